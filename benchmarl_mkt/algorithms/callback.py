@@ -1,0 +1,139 @@
+"""How the student enters BenchMARL's unmodified training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from benchmarl.experiment.callback import Callback
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from benchmarl_mkt.collectors import MultiTaskCollector
+from benchmarl_mkt.objectives import policy_entropy
+
+if TYPE_CHECKING:
+    from benchmarl_mkt.algorithms.mkt import Mkt
+
+STUDENT = "student"
+
+
+class StudentCallback(Callback):
+    """Replaces the K groups by one training group, anneals a, reports per task, saves all state.
+
+    The loop trains its groups one after the other, in blocks, and a shared trunk would forget;
+    with one group whose minibatches alternate between the tasks it follows Algorithm 1.
+    """
+
+    def __init__(self, algorithm: Mkt):
+        super().__init__()
+        self.algorithm = algorithm
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = defaultdict(int)
+
+    @property
+    def loss(self):
+        """The student's loss."""
+        return self.experiment.losses[STUDENT]
+
+    def on_setup(self) -> None:
+        experiment, algorithm = self.experiment, self.algorithm
+        one_task = algorithm.tasks[0]
+        loss, updater = algorithm.get_loss_and_updater(one_task)
+        experiment.group_map = {STUDENT: [a for group in algorithm.group_map.values() for a in group]}
+        experiment.train_group_map = dict(experiment.group_map)
+        experiment.replay_buffers = {STUDENT: algorithm.get_replay_buffer(one_task)}
+        experiment.losses = {STUDENT: loss}
+        experiment.target_updaters = {STUDENT: updater}
+        experiment.optimizers = {STUDENT: experiment.optimizers[one_task]}
+        experiment.group_policies = {STUDENT: algorithm.policy}
+        experiment.collector = MultiTaskCollector(
+            experiment.collector, algorithm.tasks, algorithm.teachers
+        )
+        # The loop counts optimizer steps; the configuration counts updates of each task.
+        steps = experiment.config.off_policy_n_optimizer_steps * algorithm.updates_per_turn
+        experiment.config = dataclasses.replace(
+            experiment.config, off_policy_n_optimizer_steps=steps
+        )
+
+    def on_batch_collected(self, batch: TensorDictBase) -> None:
+        config = self.experiment.config
+        progress = min(self.experiment.total_frames / config.get_max_n_frames(False), 1.0)
+        self.loss.alpha.fill_(self.algorithm.schedule(progress))
+
+    def on_train_step(self, batch: TensorDictBase, group: str) -> None:
+        for task, terms in self.loss.last_terms.items():
+            for name, value in terms.items():
+                key = f"train/{task}/{name}"
+                self._sums[key] = self._sums.get(key, 0.0) + value
+                self._counts[key] += 1
+
+    def on_train_end(self, training_td: TensorDictBase, group: str) -> None:
+        means = {key: float(total) / self._counts[key] for key, total in self._sums.items()}
+        self._sums, self._counts = {}, defaultdict(int)
+        self.experiment.logger.log(means, step=self.experiment.n_iters_performed)
+
+    def on_evaluation_end(self, rollouts: list[TensorDictBase]) -> None:
+        to_log: dict[str, float] = {}
+        for task, values in self.signals().items():
+            to_log.update({f"distillation/{task}/{name}": v for name, v in values.items()})
+        to_log.update(
+            {
+                f"counters/{task}/{name}": count
+                for task, account in self.experiment.collector.accounts.items()
+                for name, count in account.items()
+            }
+        )
+        self.experiment.logger.log(to_log, step=self.experiment.n_iters_performed)
+
+    def signals(self) -> dict[str, dict[str, float]]:
+        """Tell, per task, whether distillation is alive.
+
+        ``teacher_entropy`` is the entropy over its maximum of the teacher's policy at the
+        temperature in use (1: it teaches nothing); ``kl_td_gradient_ratio`` the norm of the
+        weighted KL gradient on the trunk over that of the weighted TD gradient.
+        """
+        loss, buffer = self.loss, self.experiment.replay_buffers[STUDENT]
+        trunk = [
+            parameter
+            for name, parameter in loss.network_params.flatten_keys(".").items()
+            if name.startswith("trunk.") and parameter.requires_grad
+        ]
+        found: dict[str, dict[str, float]] = {}
+        for task in self.algorithm.teachers:
+            sample = buffer.sample_task(task).to(self.experiment.config.train_device)
+            batch = sample.get(task)
+            entropy = policy_entropy(
+                batch.get("teacher_values"),
+                batch.get("action_mask")[:, :-1],
+                loss.temperature[task],
+            )
+            with torch.enable_grad():
+                terms = loss.terms(sample, [task])[task]
+                kl, td = (
+                    weight * _norm(torch.autograd.grad(terms[name], trunk, retain_graph=True))
+                    for name, weight in (("kl", 1 - loss.alpha), ("td", loss.alpha))
+                )
+            found[task] = {
+                "teacher_entropy": float(entropy[batch.get("active")].mean()),
+                "kl_td_gradient_ratio": float(kl / td) if td > 0 else float("inf"),
+            }
+        return found
+
+    def on_state_dict(self, state_dict: dict[str, Any]) -> None:
+        optimizer = self.experiment.optimizers[STUDENT]["loss"]
+        state_dict["mkt"] = {
+            "optimizer": optimizer.state_dict(),
+            "target_updates": getattr(self.experiment.target_updaters[STUDENT], "counter", 0),
+        }
+
+    def on_load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = state_dict["mkt"]
+        self.experiment.optimizers[STUDENT]["loss"].load_state_dict(state["optimizer"])
+        self.experiment.target_updaters[STUDENT].counter = state["target_updates"]
+
+
+def _norm(gradients: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()

@@ -1,0 +1,293 @@
+"""MKT-MARL as a BenchMARL algorithm: wiring only; the mathematics is in ``objectives``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
+from benchmarl.models.common import ModelConfig
+from benchmarl.utils import _read_yaml_config
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torchrl.data import Composite, Unbounded
+from torchrl.envs import EnvBase
+from torchrl.objectives import HardUpdate, LossModule, SoftUpdate
+from torchrl.objectives.utils import TargetNetUpdater
+
+from benchmarl_mkt.algorithms.callback import StudentCallback
+from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.models import (
+    EpsilonGreedyPolicy,
+    MultiTaskMixer,
+    MultiTaskModelConfig,
+    StudentNetwork,
+    VdnMixer,
+)
+from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
+from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
+from benchmarl_mkt.replay.multitask import UPDATES
+from benchmarl_mkt.serialisation import model_to_dict
+from benchmarl_mkt.teachers.find import find_teachers
+from benchmarl_mkt.teachers.load import Teacher
+
+STUDENT = "student"
+MIXERS = ("qmix", "vdn")
+
+
+class Mkt(Algorithm):
+    """MKT-MARL: one student team learns all tasks, from one teacher team per task (Eq. 1-6).
+
+    To BenchMARL's training loop it shows one training group, the student, whose minibatches come
+    task by task (Algorithm 1) or jointly. See :class:`MktConfig` for the arguments.
+
+    Raises:
+        ValueError: if the task is not a multi-task set, the configuration does not fit it, or a
+            teacher is missing or unfit.
+    """
+
+    def __init__(self, experiment, **config: Any):
+        super().__init__(experiment)
+        self.config = MktConfig(**config)
+        self.tasks = list(self.group_map)
+        check_task(self.config, experiment.task, experiment.test_env)
+        self.schedule = AnnealingSchedule(**self.config.annealing)
+        self.teachers: dict[str, Teacher] = {}
+        if self.config.uses_teacher:
+            self.teachers = find_teachers(self.config, experiment.task, experiment.test_env)
+        self.state_sizes = {
+            task: spec.shape[-1]
+            for task, spec in experiment.task.group_state_spec(experiment.test_env).items()
+        }
+        self.has_rnn = True  # BenchMARL then keeps batches as segments [B, T]
+        self._student: tuple[MktLoss, TargetNetUpdater] | None = None
+        self._buffer: MultiTaskReplayBuffer | None = None
+        callback = StudentCallback(self)
+        callback.experiment = experiment
+        experiment.callbacks = [*experiment.callbacks, callback]
+
+    @property
+    def temperatures(self) -> dict[str, float]:
+        """The temperature of Eq. 3 per task; 1 where there is no teacher."""
+        if self.config.temperature != "auto":
+            return dict.fromkeys(self.tasks, float(self.config.temperature))
+        return {
+            task: self.teachers[task].temperature if task in self.teachers else 1.0
+            for task in self.tasks
+        }
+
+    @property
+    def updates_per_turn(self) -> int:
+        """Optimizer steps until every task had one update."""
+        return len(self.tasks) if self.config.update == "sequential" else 1
+
+    #############################
+    # What BenchMARL asks for
+    #############################
+
+    def get_loss_and_updater(self, group: str) -> tuple[LossModule, TargetNetUpdater]:
+        """Return the student's loss and target updater, whichever task is asked for."""
+        if self._student is None:
+            loss, _ = self._get_loss(group, None, continuous=False)
+            experiment_config = self.experiment_config
+            if experiment_config.soft_target_update:
+                updater = SoftUpdate(loss, tau=experiment_config.polyak_tau)
+            else:
+                interval = experiment_config.hard_target_update_frequency * self.updates_per_turn
+                updater = HardUpdate(loss, value_network_update_interval=interval)
+            self._student = loss, updater
+        return self._student
+
+    def get_replay_buffer(self, group: str, transforms=None) -> MultiTaskReplayBuffer:
+        """Return the student's K buffers, whichever task is asked for."""
+        if self._buffer is None:
+            config = self.experiment_config
+            length = -(-config.collected_frames_per_batch(False) // config.n_envs_per_worker(False))
+            self._buffer = MultiTaskReplayBuffer(
+                self.tasks,
+                capacity=max(1, config.replay_buffer_memory_size(False) // length),
+                batch_size=-(-config.train_batch_size(False) // length),
+                update=self.config.update,
+                device=self.buffer_device,
+            )
+        return self._buffer
+
+    def get_policy_for_collection(self) -> TensorDictSequential:
+        """Return one epsilon-greedy policy that acts for all tasks."""
+        config = self.experiment_config
+        agents = {task: self.get_policy_for_loss(task) for task in self.tasks}
+        self.policy = EpsilonGreedyPolicy(
+            agents,
+            eps_init=config.exploration_eps_init,
+            eps_end=config.exploration_eps_end,
+            annealing_frames=config.get_exploration_anneal_frames(False),
+            device=self.device,
+        )
+        return TensorDictSequential(self.policy)
+
+    def process_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
+        """Cut a batch [B, T] into segments with T + 1 observations."""
+        return make_segments(batch, self.tasks)
+
+    def _get_loss(
+        self, group: str, policy_for_loss: TensorDictModule | None, continuous: bool
+    ) -> tuple[LossModule, bool]:
+        agents = {task: self.get_policy_for_loss(task) for task in self.tasks}
+        return (
+            MktLoss(
+                StudentNetwork(agents, self._mixer()),
+                gamma=self.experiment_config.gamma,
+                temperature=self.temperatures,
+                share_temperature=self.config.share_temperature,
+                double_q=self.config.double_q,
+                standardise=self.config.standardise_rewards,
+            ),
+            True,
+        )
+
+    def _mixer(self):
+        if self.config.mixer == "vdn":
+            return VdnMixer()
+        return MultiTaskMixer(
+            self.state_sizes,
+            n_agents=len(self.group_map[self.tasks[0]]),
+            mixing_embed_dim=self.config.mixing_embed_dim,
+            state_embed_dim=self.config.state_embed_dim,
+            hypernet_embed_dim=self.config.hypernet_embed_dim,
+            device=self.device,
+        )
+
+    def _get_parameters(self, group: str, loss: LossModule) -> dict[str, Iterable]:
+        return {"loss": list(loss.parameters())}
+
+    def _get_policy_for_loss(
+        self, group: str, model_config: ModelConfig, continuous: bool
+    ) -> TensorDictModule:
+        n_agents = len(self.group_map[group])
+        action = self.action_spec[group, "action"]
+        values = Unbounded(shape=(*action.shape, action.space.n))
+        return as_multitask(model_config).get_model(
+            input_spec=Composite({group: self.observation_spec[group].clone().to(self.device)}),
+            output_spec=Composite(
+                {group: Composite({"action_value": values}, shape=(n_agents,))}
+            ),
+            agent_group=group,
+            input_has_agent_dim=True,
+            n_agents=n_agents,
+            centralised=False,
+            share_params=self.experiment_config.share_policy_params,
+            device=self.device,
+            action_spec=self.action_spec,
+        )
+
+    def _get_policy_for_collection(
+        self, policy_for_loss: TensorDictModule, group: str, continuous: bool
+    ) -> TensorDictModule:
+        return self.policy
+
+
+def as_multitask(config: ModelConfig) -> MultiTaskModelConfig:
+    """Return the configuration itself, or one with that BenchMARL model as its trunk F."""
+    if isinstance(config, MultiTaskModelConfig):
+        return config
+    return MultiTaskModelConfig(trunk=model_to_dict(config))
+
+
+def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:
+    """Check that the algorithm fits the task.
+
+    Raises:
+        ValueError: if the task is not a multi-task set, or its teams are of different sizes under
+            QMIX mixing.
+    """
+    if not isinstance(task, MultiTaskClass):
+        name = f"{task.env_name()}/{task.name.lower()}"
+        raise ValueError(
+            f"task: algorithm=mkt needs a task set, got {name}; "
+            f"use task=multitask/custom 'task.tasks=[{name}]'"
+        )
+    sizes = {group: len(agents) for group, agents in task.group_map(env).items()}
+    if config.mixer == "qmix" and len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"algorithm.mixer: qmix needs teams of one size, got {sizes}; use algorithm.mixer=vdn"
+        )
+
+
+@dataclass
+class MktConfig(AlgorithmConfig):
+    """Configuration of :class:`Mkt`; ``conf/algorithm/mkt.yaml`` explains every field.
+
+    Raises:
+        ValueError: if a value is out of range, naming the key and the remedy.
+    """
+
+    mixer: str = "qmix"
+    mixing_embed_dim: int = 32
+    state_embed_dim: int = 32
+    hypernet_embed_dim: int = 64
+    temperature: Any = "auto"
+    share_temperature: bool = False
+    annealing: dict[str, float] = field(
+        default_factory=lambda: {"start": 0.1, "end": 0.5, "fraction": 0.6}
+    )
+    double_q: bool = True
+    standardise_rewards: bool = True
+    update: str = "sequential"
+    teachers: dict[str, str] = field(default_factory=dict)
+    teacher_store: str | None = None
+    teacher_experiment: str = "mkt_quick"
+    teacher_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mixer not in MIXERS:
+            raise ValueError(f"algorithm.mixer: {self.mixer!r} must be one of {MIXERS}")
+        if self.update not in UPDATES:
+            raise ValueError(f"algorithm.update: {self.update!r} must be one of {UPDATES}")
+        for name in ("mixing_embed_dim", "state_embed_dim", "hypernet_embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"algorithm.{name}: {getattr(self, name)} must be at least 1")
+        number = isinstance(self.temperature, (int, float)) and self.temperature > 0
+        if self.temperature != "auto" and not number:
+            raise ValueError(
+                f"algorithm.temperature: {self.temperature!r} must be auto or a number > 0"
+            )
+        try:
+            AnnealingSchedule(**self.annealing)
+        except TypeError as error:
+            raise ValueError(
+                f"algorithm.annealing: {self.annealing} must have start, end, fraction"
+            ) from error
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether any teacher is needed: not if a = 1 throughout."""
+        return AnnealingSchedule(**self.annealing).uses_teacher
+
+    def teacher_config(self) -> MktConfig:
+        """Return the teachers' algorithm: the defaults with a = 1, QMIX of two layers."""
+        return MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
+
+    @classmethod
+    def get_from_yaml(cls, path: str | None = None) -> MktConfig:
+        """Read the configuration from ``path``, by default the shipped one."""
+        content = _read_yaml_config(path or str(conf_path() / "algorithm" / "mkt.yaml"))
+        return cls(**content.get("algorithm", content))
+
+    @staticmethod
+    def associated_class() -> type[Algorithm]:
+        return Mkt
+
+    @staticmethod
+    def supports_continuous_actions() -> bool:
+        return False
+
+    @staticmethod
+    def supports_discrete_actions() -> bool:
+        return True
+
+    @staticmethod
+    def on_policy() -> bool:
+        return False
+

@@ -1,0 +1,174 @@
+"""The ``benchmarl`` command."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+USAGE = """Usage: benchmarl COMMAND [OVERRIDES ...]
+
+Commands:
+  run               run an experiment; with algorithm=mkt, train missing teachers first and compare
+  teachers train    train the teachers that a run with the same overrides would need
+  teachers list     show the teachers in the store
+
+OVERRIDES are Hydra's, as for python -m benchmarl.run. Examples:
+  benchmarl run algorithm=mkt task=multitask/mpe
+  benchmarl run algorithm=qmix task=multitask/mpe model=multitask experiment=mkt_quick
+  benchmarl run algorithm=mkt task=multitask/custom 'task.tasks=[vmas/navigation,vmas/balance]'
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command of :data:`USAGE`; exits with 2 if the input is wrong."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    match arguments:
+        case [] | ["-h" | "--help", *_]:
+            sys.stdout.write(USAGE)
+        case ["run", *overrides]:
+            _with_hydra("run", overrides, _run)
+        case ["teachers", "train", *overrides]:
+            _with_hydra("teachers train", overrides, _train_teachers)
+        case ["teachers", "list"]:
+            _list_teachers()
+        case _:
+            sys.stderr.write(f"benchmarl: unknown command {' '.join(arguments)!r}\n\n{USAGE}")
+            sys.exit(2)
+
+
+def _with_hydra(command: str, overrides: list[str], job: Callable) -> None:
+    """Compose BenchMARL's configuration with ``overrides`` and call ``job(cfg)``."""
+    import benchmarl
+    import hydra
+
+    from benchmarl_mkt.teachers.train import quiet
+
+    quiet()
+    chosen = {override.split("=")[0].lstrip("+~"): override for override in overrides}
+    if chosen.get("algorithm", "").startswith("algorithm=mkt"):
+        for group in ("model", "model@critic_model"):
+            if group not in chosen:
+                overrides = [*overrides, f"{group}=multitask"]
+    sys.argv = [f"benchmarl {command}", *overrides]
+    conf = Path(benchmarl.__file__).parent / "conf"
+    hydra.main(version_base=None, config_path=str(conf), config_name="config")(job)()
+
+
+@contextlib.contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turn errors of the input into one line and exit status 2."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+def _task_and_algorithm(cfg):
+    """Build task and algorithm configuration from Hydra's, checked against each other."""
+    from benchmarl.hydra_config import (
+        load_algorithm_config_from_hydra,
+        load_experiment_config_from_hydra,
+        load_task_config_from_hydra,
+    )
+    from hydra.core.hydra_config import HydraConfig
+
+    from benchmarl_mkt.algorithms import MktConfig
+    from benchmarl_mkt.algorithms.mkt import check_task
+    from benchmarl_mkt.teachers.find import check_named
+
+    name = HydraConfig.get().runtime.choices.task
+    task = load_task_config_from_hydra(cfg.task, name)
+    algorithm = load_algorithm_config_from_hydra(cfg.algorithm)
+    experiment = load_experiment_config_from_hydra(cfg.experiment)
+    if isinstance(algorithm, MktConfig):
+        experiment.validate(on_policy=False)
+        if not experiment.share_policy_params:
+            raise ValueError(
+                "experiment.share_policy_params: must be true with algorithm=mkt, whose trunk is "
+                "shared by all agents and tasks"
+            )
+        env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
+        check_task(algorithm, task, env)
+        check_named(algorithm.teachers, list(task.group_map(env)))
+        env.close()
+    return name, task, algorithm
+
+
+def _run(cfg) -> None:
+    from benchmarl.hydra_config import load_experiment_from_hydra
+    from rich.console import Console
+
+    from benchmarl_mkt.algorithms import MktConfig
+    from benchmarl_mkt.teachers.ensure import ensure_teachers
+
+    console = Console()
+    with _user_errors():
+        name, task, algorithm = _task_and_algorithm(cfg)
+    is_mkt = isinstance(algorithm, MktConfig)
+    if is_mkt and algorithm.uses_teacher:
+        ensure_teachers(algorithm, task, console)
+    with _user_errors():
+        experiment = load_experiment_from_hydra(cfg, task_name=name)
+    experiment.run()
+    console.print(f"Results: {experiment.folder_name}")
+    if is_mkt:
+        _compare(experiment, f"MKT-MARL on {name}", console)
+
+
+def _compare(experiment, title: str, console) -> None:
+    from benchmarl_mkt.reporting.plots import plot_learning_curves
+    from benchmarl_mkt.reporting.summary import summarise
+    from benchmarl_mkt.reporting.tables import comparison_table
+
+    folder = Path(experiment.folder_name)
+    summary = summarise(experiment, title)
+    console.print(comparison_table(summary))
+    curves = folder / f"{experiment.name}.json"
+    if curves.is_file():
+        picture = plot_learning_curves(curves, summary, folder / "learning_curves.png")
+        console.print(f"Picture: {picture}")
+
+
+def _train_teachers(cfg) -> None:
+    from rich.console import Console
+
+    from benchmarl_mkt.teachers.ensure import ensure_teachers
+
+    with _user_errors():
+        _, task, algorithm = _task_and_algorithm(cfg)
+    ensure_teachers(algorithm, task, Console())
+    _list_teachers()
+
+
+def _list_teachers() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    import benchmarl_mkt
+    from benchmarl_mkt.teachers import TeacherStore, load_teacher
+
+    benchmarl_mkt.register()
+    table = Table("teacher", "algorithm", "seed", "frames", "return", "95% CI", "random")
+    store = TeacherStore()
+    for path in store.entries():
+        data = load_teacher(path).metadata
+        score = data["score"]
+        table.add_row(
+            path.name,
+            data["algorithm"],
+            str(data["seed"]),
+            f"{data['frames']:,}",
+            f"{score['mean']:.2f}",
+            f"[{score['low']:.2f}, {score['high']:.2f}]",
+            f"{data['random']['mean']:.2f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"Store: {store.root}")
+
+
+if __name__ == "__main__":
+    main()

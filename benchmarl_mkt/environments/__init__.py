@@ -1,0 +1,24 @@
+"""Environments: one task as one team, several teams in synchronised rounds, MPE."""
+
+from benchmarl_mkt.environments.mpe import MpeClass, MpeEnv, MpeTask
+from benchmarl_mkt.environments.multitask import (
+    MultiTaskClass,
+    MultiTaskConfig,
+    MultiTaskEnv,
+    MultiTaskTask,
+)
+from benchmarl_mkt.environments.opponents import FrozenPolicy
+from benchmarl_mkt.environments.team import Team, TeamStep
+
+__all__ = [
+    "FrozenPolicy",
+    "MpeClass",
+    "MpeEnv",
+    "MpeTask",
+    "MultiTaskClass",
+    "MultiTaskConfig",
+    "MultiTaskEnv",
+    "MultiTaskTask",
+    "Team",
+    "TeamStep",
+]

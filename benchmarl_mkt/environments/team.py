@@ -1,0 +1,263 @@
+"""One task becomes one team: a fixed number of agents, one observation, action and state size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from benchmarl.environments.common import TaskClass
+from benchmarl.utils import DEVICE_TYPING
+from tensordict import TensorDictBase
+from torch import Tensor
+from torch.nn.functional import pad
+from torchrl.data import Categorical
+from torchrl.envs import Compose, EnvBase, SerialEnv, TransformedEnv
+
+from benchmarl_mkt.environments.opponents import FrozenPolicy
+
+REWARDS = ("sum", "mean")
+
+
+class TeamStep(NamedTuple):
+    """What a team shows after a reset or a step, for B copies, N agents, A actions."""
+
+    observation: Tensor  # [B, N, D] float32
+    action_mask: Tensor  # [B, N, A] bool, true = available
+    state: Tensor  # [B, S] float32
+    reward: Tensor  # [B] float32
+    terminated: Tensor  # [B] bool
+    truncated: Tensor  # [B] bool
+
+
+class Team:
+    """A BenchMARL task with discrete actions, seen as one team.
+
+    Merges the controlled agent groups in the task's order, pads observations with zeros to the
+    longest and actions with masked ones to the most, appends a one-hot agent id, builds the state
+    (the task's own, else all padded observations in a row) and adds the agents' rewards up.
+    Groups with a frozen opponent act by themselves. An episode that reaches the task's
+    ``max_steps`` ends as truncated.
+
+    Args:
+        task: the BenchMARL task.
+        num_envs: number of copies B. A task that is not vectorised is run B times.
+        name: the team's name (the agent group of the multi-task environment).
+        agent_id: append the one-hot agent id to the observations.
+        reward: ``sum`` or ``mean`` of the controlled agents' rewards.
+        opponents: agent group -> frozen policy (a shipped name or a path).
+        seed: seed of the environment.
+        device: device of the tensors.
+
+    Raises:
+        ValueError: if the task has no discrete actions, the reward or a group is unknown, or an
+            opponent does not fit its group.
+    """
+
+    def __init__(
+        self,
+        task: TaskClass,
+        num_envs: int,
+        name: str,
+        agent_id: bool = True,
+        reward: str = "sum",
+        opponents: Mapping[str, str] | None = None,
+        seed: int | None = None,
+        device: DEVICE_TYPING = "cpu",
+    ):
+        if reward not in REWARDS:
+            raise ValueError(f"reward: {reward!r} of task '{name}' must be one of {REWARDS}")
+        if not task.supports_discrete_actions():
+            raise ValueError(
+                f"tasks: '{name}' has continuous actions only; value-based methods need discrete "
+                "ones, choose a task that supports them"
+            )
+        self.name = name
+        self.env = _batched(task, num_envs, seed, device)
+        self.max_steps = task.max_steps(self.env)
+        self._agent_id = agent_id
+        self._mean_reward = reward == "mean"
+        self._serial = isinstance(getattr(self.env, "base_env", self.env), SerialEnv)
+        self._read_specs(task, dict(opponents or {}))
+        self._elapsed = torch.zeros(num_envs, dtype=torch.long, device=device)
+        self._current: TensorDictBase | None = None
+        self._shown: TeamStep | None = None
+
+    def _read_specs(self, task: TaskClass, opponents: dict[str, str]) -> None:
+        env, name = self.env, self.name
+        group_map = task.group_map(env)
+        unknown = set(opponents) - set(group_map)
+        if unknown or not set(group_map) - set(opponents):
+            raise ValueError(
+                f"opponents: of task '{name}' must be some, not all, of its groups "
+                f"{sorted(group_map)}, got {sorted(opponents)}"
+            )
+        self._groups = [group for group in group_map if group not in opponents]
+        self._sizes = [len(group_map[group]) for group in self._groups]
+        observation_spec, action_spec = task.observation_spec(env), task.action_spec(env)
+        mask_spec, state_spec = task.action_mask_spec(env), task.state_spec(env)
+        self._leaves = {
+            group: [(group, *_as_tuple(key)) for key in observation_spec[group].keys(True, True)]
+            for group in group_map
+        }
+        lengths = {
+            group: sum(
+                observation_spec[key].shape[1:].numel() for key in self._leaves[group]
+            )
+            for group in group_map
+        }
+        self._counts = []
+        for group in self._groups:
+            spec = action_spec[group, "action"]
+            if not isinstance(spec, Categorical):
+                raise ValueError(
+                    f"tasks: '{name}' has actions of {type(spec).__name__} in group '{group}'; "
+                    "one categorical action per agent is needed"
+                )
+            self._counts.append(int(spec.space.n))
+        self._has_mask = mask_spec is not None
+        self._state_key = None if state_spec is None else next(iter(state_spec.keys(True, True)))
+        self.n_agents = sum(self._sizes)
+        self.n_actions = max(self._counts)
+        self._length = max(lengths[group] for group in self._groups)
+        self.observation_size = self._length + (self.n_agents if self._agent_id else 0)
+        self.state_size = (
+            self.n_agents * self._length
+            if state_spec is None
+            else state_spec[self._state_key].shape.numel()
+        )
+        self.agents = [agent for group in self._groups for agent in group_map[group]]
+        self._opponents = {
+            group: self._load_opponent(group, source, lengths[group], action_spec)
+            for group, source in opponents.items()
+        }
+        self._ids = torch.eye(self.n_agents, device=env.device)
+
+    def _load_opponent(self, group: str, source: str, length: int, action_spec) -> FrozenPolicy:
+        policy = FrozenPolicy.load(source).to(self.env.device)
+        n_actions = int(action_spec[group, "action"].space.n)
+        if (policy.sizes[0], policy.sizes[-1]) != (length, n_actions):
+            raise ValueError(
+                f"opponents: '{source}' maps {policy.sizes[0]} observations to {policy.sizes[-1]} "
+                f"actions, but group '{group}' of task '{self.name}' has {length} and {n_actions}"
+            )
+        return policy
+
+    def set_seed(self, seed: int | None) -> None:
+        """Seed the task's environment."""
+        self.env.set_seed(seed)
+
+    def reset(self, mask: Tensor | None = None) -> TeamStep:
+        """Start new episodes in the copies of ``mask`` [B] (all, if None)."""
+        everywhere = mask is None or self._shown is None or bool(mask.all())
+        if everywhere:
+            self._current = self.env.reset()
+            self._elapsed.zero_()
+            mask = torch.ones_like(self._elapsed, dtype=torch.bool)
+        else:
+            request = self._current.clone().set("_reset", mask.unsqueeze(-1))
+            self._current = self.env.reset(request)
+            self._elapsed.masked_fill_(mask, 0)
+        self._shown = self._merge_with_shown(self._read(self._current, None), mask)
+        return self._shown
+
+    def step(self, action: Tensor, active: Tensor) -> TeamStep:
+        """Step the ``active`` [B] copies by ``action`` [B, N]; the others show what they showed.
+
+        An inactive copy has reward zero and keeps its done flags.
+        """
+        if not active.any():
+            self._shown = self._shown._replace(reward=torch.zeros_like(self._shown.reward))
+            return self._shown
+        source = self._current
+        request = source.empty()
+        if not active.all():  # a vectorised task steps finished copies too: give it legal actions
+            legal = self._shown.action_mask.int().argmax(-1)
+            action = torch.where(active.unsqueeze(-1), action, legal)
+        for group, chosen in zip(self._groups, action.split(self._sizes, -1)):
+            request.set((group, "action"), chosen)
+        for group, policy in self._opponents.items():
+            request.set((group, "action"), policy(self._flat(source, group)))
+        if self._serial and not active.all():
+            request.set("_step", active.unsqueeze(-1))
+        stepped = self.env.step(request).get("next")
+        self._elapsed += active
+        shown = self._merge_with_shown(self._read(stepped, self._elapsed), active)
+        self._shown = shown._replace(reward=shown.reward * active)
+        self._current = stepped
+        return self._shown
+
+    def _merge_with_shown(self, new: TeamStep, mask: Tensor) -> TeamStep:
+        """Take ``new`` where ``mask`` [B] is true, else what was shown before."""
+        if self._shown is None or mask.all():
+            return new
+        return TeamStep(
+            *(
+                torch.where(mask.view(-1, *[1] * (fresh.ndim - 1)), fresh, old)
+                for fresh, old in zip(new, self._shown)
+            )
+        )
+
+    def _flat(self, data: TensorDictBase, group: str) -> Tensor:
+        """Concatenate a group's observation entries: [B, n, d]."""
+        leaves = [data.get(key) for key in self._leaves[group]]
+        flat = [leaf.flatten(2) if leaf.ndim > 3 else leaf for leaf in leaves]
+        return (flat[0] if len(flat) == 1 else torch.cat(flat, -1)).float()
+
+    def _read(self, data: TensorDictBase, elapsed: Tensor | None) -> TeamStep:
+        """Turn the task's tensordict into the team's view; ``elapsed`` None marks a reset."""
+        padded = torch.cat(
+            [pad(obs, (0, self._length - obs.shape[-1])) for obs in self._observations(data)], 1
+        )  # [B, N, length]
+        batch = padded.shape[0]
+        observation = padded
+        if self._agent_id:
+            observation = torch.cat([padded, self._ids.expand(batch, -1, -1)], -1)
+        state = padded.flatten(1)
+        if self._state_key is not None:
+            state = data.get(self._state_key).flatten(1).float()
+        never = torch.zeros(batch, dtype=torch.bool, device=padded.device)
+        if elapsed is None:
+            reward, terminated, truncated = torch.zeros(batch, device=padded.device), never, never
+        else:
+            rewards = torch.cat(
+                [data.get((group, "reward")).flatten(1) for group in self._groups], 1
+            )
+            reward = rewards.mean(1) if self._mean_reward else rewards.sum(1)
+            terminated = data.get("terminated").flatten(1).any(1)
+            ended = data.get("done").flatten(1).any(1) | (elapsed >= self.max_steps)
+            truncated = ended & ~terminated
+        return TeamStep(observation, self._masks(data), state, reward, terminated, truncated)
+
+    def _observations(self, data: TensorDictBase) -> list[Tensor]:
+        return [self._flat(data, group) for group in self._groups]
+
+    def _masks(self, data: TensorDictBase) -> Tensor:
+        """Availability [B, N, A]: the task's own masks, and false for padded actions."""
+        batch, masks = data.batch_size[0], []
+        for group, size, count in zip(self._groups, self._sizes, self._counts):
+            if self._has_mask:
+                mask = data.get((group, "action_mask")).bool()
+            else:
+                mask = torch.ones(batch, size, count, dtype=torch.bool, device=data.device)
+            masks.append(pad(mask, (0, self.n_actions - count)))
+        return torch.cat(masks, 1)
+
+
+def _batched(
+    task: TaskClass, num_envs: int, seed: int | None, device: DEVICE_TYPING
+) -> EnvBase:
+    """Build ``num_envs`` copies of a task with its transforms, vectorised or one by one."""
+    make = task.get_env_fun(num_envs, continuous_actions=False, seed=seed, device=device)
+    env = make()
+    if env.batch_size != torch.Size([num_envs]):
+        env.close()
+        env = SerialEnv(num_envs, make)
+        env.set_seed(seed)
+    transforms = task.get_env_transforms(env)
+    return TransformedEnv(env, Compose(*transforms)) if transforms else env
+
+
+def _as_tuple(key) -> tuple:
+    return key if isinstance(key, tuple) else (key,)
+

@@ -1,0 +1,249 @@
+"""The student's network: per-task embedding E_k, shared trunk F, per-task head EA_k (Eq. 1-2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from benchmarl.models import model_config_registry
+from benchmarl.models.common import Model, ModelConfig, parse_model_config
+from benchmarl.utils import _read_yaml_config
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+from torchrl.data import Composite, Unbounded
+
+from benchmarl_mkt.paths import conf_path
+
+# Trunks that treat every agent for itself, so that one serves teams of any size.
+TRUNKS = ("mlp", "gru", "lstm")
+_IN, _OUT = "_embedding", "_features"
+
+# One trunk for all groups of an experiment. BenchMARL asks for one model per group and gives each
+# the experiment's own ``action_spec`` object, which no other experiment has. A trunk keeps that
+# object alive, so an identity is never used again while its trunk lives.
+_TRUNKS: WeakValueDictionary[tuple, Model] = WeakValueDictionary()
+
+
+class MultiTaskModel(Model):
+    r"""Eq. 1-2: :math:`Q_k(o, \cdot) = EA_k(F(E_k(o)))`, with one trunk F for all groups.
+
+    E_k and EA_k are linear layers, with a ReLU after E_k (and after F, as it is a hidden layer).
+    The input entries of an agent are concatenated; a centralised model (MAPPO's critic)
+    concatenates the agents' too. Input [*B, n_agents, d] (or [*B, d] without agent dimension),
+    output [*B, n_agents, out] (or [*B, out] if centralised).
+
+    Args:
+        embedding_size: size of E_k's output.
+        feature_size: size of F's output.
+        trunk: a BenchMARL model configuration: ``name`` and the fields of its YAML.
+
+    Raises:
+        ValueError: if parameters are not shared by the agents of a team, or the trunk is not one
+            of mlp, gru, lstm.
+    """
+
+    def __init__(
+        self, embedding_size: int, feature_size: int, trunk: Mapping[str, Any], **kwargs: Any
+    ):
+        super().__init__(**kwargs)
+        if not self.share_params:
+            raise ValueError(
+                "experiment.share_policy_params: must be true with model=multitask, whose trunk "
+                "is shared by all agents and tasks"
+            )
+        self.embedding_size, self.feature_size = embedding_size, feature_size
+        leading = 1 if self.input_has_agent_dim else 0
+        size = sum(spec.shape[leading:].numel() for spec in self.input_spec.values(True, True))
+        if self.centralised and self.input_has_agent_dim:
+            size *= self.n_agents
+        self.embedding = nn.Linear(size, embedding_size, device=self.device)
+        self.trunk = self._shared_trunk(dict(trunk))
+        self.head = nn.Linear(
+            feature_size, self.output_leaf_spec.shape[-1], device=self.device
+        )
+        self._input_keys = list(self.in_keys)
+        self._hidden = list(self.trunk_state_keys(trunk))
+        if self._hidden:
+            keys = [(self.agent_group, key) for key in self._hidden]
+            self.in_keys = [*self.in_keys, "is_init", *keys]
+            self.out_keys = [*self.out_keys, *(("next", *key) for key in keys)]
+
+    def trunk_state_keys(self, trunk: Mapping[str, Any]) -> list[str]:
+        """Names of the trunk's recurrent states; none for a feed-forward one."""
+        return list(trunk_config(trunk).get_model_state_spec(self.model_index).keys())
+
+    def _shared_trunk(self, trunk: dict[str, Any]) -> Model:
+        key = (
+            id(self.action_spec),
+            self.is_critic,
+            self.centralised,
+            self.model_index,
+            self.embedding_size,
+            self.feature_size,
+            str(torch.device(self.device)),
+        )
+        shared = _TRUNKS.get(key)
+        if shared is None:
+            config = trunk_config(trunk)
+            # A feed-forward trunk sees rows [M, size]. A recurrent one keeps BenchMARL's agent
+            # dimension, of size one: agents are rows too.
+            agents = (1,) if config.is_rnn else ()
+            shared = config.get_model(
+                input_spec=Composite({_IN: Unbounded(shape=(*agents, self.embedding_size))}),
+                output_spec=Composite({_OUT: Unbounded(shape=(*agents, self.feature_size))}),
+                agent_group="trunk",
+                input_has_agent_dim=config.is_rnn,
+                n_agents=1,
+                centralised=not config.is_rnn,
+                share_params=True,
+                device=self.device,
+                action_spec=self.action_spec,
+                model_index=self.model_index,
+            )
+            _TRUNKS[key] = shared
+        return shared
+
+    def compute(self, data: Tensor, is_init: Tensor | None = None) -> Tensor:
+        """Map inputs [*B, N, d] to outputs [*B, N, out]; see :func:`network_output`."""
+        return network_output(self.embedding, self.trunk, self.head, data, is_init)
+
+    def _step(self, data: Tensor, tensordict: TensorDictBase) -> Tensor:
+        """One step of a recurrent trunk: reads and writes the group's hidden states."""
+        lead, rows = data.shape[:-1], data.reshape(-1, data.shape[-1])
+        count, group = rows.shape[0], tensordict.get(self.agent_group)
+        is_init = tensordict.get("is_init").unsqueeze(-2).expand(*lead, 1)
+        state = {
+            key: group.get(key).reshape(count, 1, *group.get(key).shape[len(lead) :])
+            for key in self._hidden
+        }
+        inputs = {
+            _IN: torch.relu(self.embedding(rows)).unsqueeze(1),
+            "is_init": is_init.reshape(count, 1),
+            "trunk": TensorDict(state, [count, 1]),
+        }
+        out = self.trunk(TensorDict(inputs, [count]))
+        for key in self._hidden:
+            new = out.get(("next", "trunk", key))
+            tensordict.set(("next", self.agent_group, key), new.view(*lead, *new.shape[2:]))
+        features = torch.relu(out.get(_OUT).squeeze(1))
+        return self.head(features).view(*lead, -1)
+
+    def evaluate(self, tensordict: TensorDictBase) -> Tensor:
+        """Compute the output from the model's input entries, without writing it.
+
+        A recurrent trunk writes its new hidden states under ``next``.
+        """
+        lead = len(tensordict.batch_size) + (1 if self.input_has_agent_dim else 0)
+        inputs = [tensordict.get(key) for key in self._input_keys]
+        flat = [entry.flatten(lead) if entry.ndim > lead + 1 else entry for entry in inputs]
+        data = flat[0] if len(flat) == 1 else torch.cat(flat, -1)
+        if self.centralised:  # all agents in one row; the row is one "agent"
+            data = data.flatten(-2) if self.input_has_agent_dim else data
+            data = data.unsqueeze(-2)
+        if not self._hidden:
+            out = self.compute(data)  # a feed-forward trunk
+        elif (self.agent_group, self._hidden[0]) in tensordict.keys(True):
+            out = self._step(data, tensordict)
+        else:
+            out = self.compute(data, tensordict.get("is_init"))
+        return out.squeeze(-2) if self.centralised else out
+
+    def _forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return tensordict.set(self.out_key, self.evaluate(tensordict))
+
+
+def network_output(
+    embedding: nn.Linear,
+    trunk: Model,
+    head: nn.Linear,
+    data: Tensor,
+    is_init: Tensor | None = None,
+) -> Tensor:
+    """Eq. 1-2 for all agents and steps at once, through contiguous 2-D products.
+
+    Args:
+        embedding: E_k.
+        trunk: F.
+        head: EA_k.
+        data: inputs [*B, N, d]; for a recurrent trunk sequences [B, T, N, d].
+        is_init: for a recurrent trunk [B, T, 1], true in the first step of each episode; the
+            trunk starts from zeros.
+
+    Returns:
+        Outputs [*B, N, out].
+    """
+    rows = data.reshape(-1, data.shape[-1])
+    embedded = torch.relu(embedding(rows))
+    if is_init is None:
+        features = trunk(TensorDict({_IN: embedded}, rows.shape[:1])).get(_OUT)
+    else:
+        batch, time, agents = data.shape[:3]
+        sequences = embedded.view(batch, time, agents, -1).transpose(1, 2)
+        inputs = {
+            _IN: sequences.reshape(batch * agents, time, 1, -1),
+            "is_init": is_init.repeat_interleave(agents, 0),
+        }
+        features = trunk(TensorDict(inputs, [batch * agents, time])).get(_OUT)
+        features = features.view(batch, agents, time, -1).transpose(1, 2)
+        features = features.reshape(rows.shape[0], -1)
+    return head(torch.relu(features)).view(*data.shape[:-1], -1)
+
+
+def trunk_config(trunk: Mapping[str, Any]) -> ModelConfig:
+    """Build the BenchMARL configuration of a trunk from ``name`` and its fields.
+
+    Fields that are left out come from BenchMARL's own YAML of that model.
+
+    Raises:
+        ValueError: if the name is not one of mlp, gru, lstm, or a field is unknown.
+    """
+    name = trunk.get("name")
+    if name not in TRUNKS:
+        raise ValueError(f"model.trunk.name: {name!r} must be one of {TRUNKS}")
+    config_class = model_config_registry[name]
+    defaults = asdict(config_class.get_from_yaml())
+    given = parse_model_config(dict(trunk))
+    if set(given) - set(defaults):
+        raise ValueError(
+            f"model.trunk: unknown {sorted(set(given) - set(defaults))}; {name} has "
+            f"{sorted(defaults)}"
+        )
+    return config_class(**{**defaults, **given})
+
+
+@dataclass
+class MultiTaskModelConfig(ModelConfig):
+    """Configuration of :class:`MultiTaskModel`; see ``conf/model/multitask.yaml``."""
+
+    embedding_size: int = 64
+    feature_size: int = 64
+    trunk: dict[str, Any] = field(
+        default_factory=lambda: {
+            "name": "mlp",
+            "num_cells": [],
+            "activation_class": "torch.nn.ReLU",
+        }
+    )
+
+    def __post_init__(self) -> None:
+        trunk_config(self.trunk)
+
+    @staticmethod
+    def associated_class() -> type[MultiTaskModel]:
+        return MultiTaskModel
+
+    @property
+    def is_rnn(self) -> bool:
+        return trunk_config(self.trunk).is_rnn
+
+    def get_model_state_spec(self, model_index: int = 0) -> Composite:
+        return trunk_config(self.trunk).get_model_state_spec(model_index)
+
+    @classmethod
+    def get_from_yaml(cls, path: str | None = None) -> MultiTaskModelConfig:
+        """Read the configuration from ``path``, by default the shipped one."""
+        config = _read_yaml_config(path or str(conf_path() / "model" / "multitask.yaml"))
+        return cls(**parse_model_config(config))

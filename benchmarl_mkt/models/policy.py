@@ -1,0 +1,70 @@
+"""The student's behaviour: epsilon-greedy over the available actions of all tasks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.envs.utils import ExplorationType, exploration_type
+
+from benchmarl_mkt.models.multitask import MultiTaskModel
+from benchmarl_mkt.objectives.td import greedy_actions
+
+
+class EpsilonGreedyPolicy(TensorDictModuleBase):
+    """Acts for every task in one call; explores under ``ExplorationType.RANDOM`` alone.
+
+    Reads ``(task, "observation")`` and ``(task, "action_mask")``, writes ``(task, "action")``
+    [*B, n_agents].
+
+    Args:
+        agents: task -> the agents' network.
+        eps_init: epsilon at the start.
+        eps_end: epsilon at the end.
+        annealing_frames: frames over which it falls, linearly.
+    """
+
+    def __init__(
+        self,
+        agents: Mapping[str, MultiTaskModel],
+        eps_init: float,
+        eps_end: float,
+        annealing_frames: int,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        self.agents = torch.nn.ModuleDict(agents)
+        model_keys = [key for agent in agents.values() for key in agent.in_keys]
+        self.in_keys = list(dict.fromkeys([*model_keys, *((t, "action_mask") for t in agents)]))
+        self.out_keys = [
+            *((task, "action") for task in agents),
+            *(key for agent in agents.values() for key in agent.out_keys[1:]),
+        ]
+        self.eps_end = eps_end
+        self._decay = (eps_init - eps_end) / max(annealing_frames, 1)
+        self.register_buffer("eps", torch.tensor(float(eps_init), device=device))
+
+    def step(self, frames: int = 1) -> None:
+        """Anneal epsilon by ``frames`` collected frames."""
+        self.eps.sub_(self._decay * frames).clamp_(min=self.eps_end)
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write every task's actions."""
+        explores = exploration_type() in (ExplorationType.RANDOM, None)
+        for task, agent in self.agents.items():
+            mask = tensordict.get((task, "action_mask"))
+            actions = greedy_actions(agent.evaluate(tensordict), mask)
+            if explores:
+                at_random = torch.rand(actions.shape, device=actions.device) < self.eps
+                actions = torch.where(at_random, random_actions(mask), actions)
+            tensordict.set((task, "action"), actions)
+        return tensordict
+
+
+def random_actions(mask: Tensor) -> Tensor:
+    """Draw uniformly among the available actions: bool [*B, n_actions] to [*B]."""
+    return torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0).argmax(-1)

@@ -1,0 +1,198 @@
+"""The loss of MKT-MARL (Eq. 6) as a TorchRL loss module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictParams, dispatch
+from torch import Tensor, nn
+from torchrl.objectives import LossModule
+
+from benchmarl_mkt.objectives.distillation import distillation_kl
+from benchmarl_mkt.objectives.td import (
+    chosen_values,
+    greedy_actions,
+    masked_mean,
+    standardise_rewards,
+    td_targets,
+)
+
+
+class MktLoss(LossModule):
+    r"""Eq. 6: :math:`L = (1 - a) L_{KL} + a L_{TD}`, summed over the tasks in the batch.
+
+    The batch holds segments of T steps, T + 1 observations, nested by task::
+
+        {task: {observation [B, T+1, N, D], action_mask [B, T+1, N, A], state [B, T+1, S],
+                action [B, T, N], reward [B, T], terminated [B, T], active [B, T],
+                bootstrap [B, T], teacher_values [B, T, N, A], is_init [B, T+1, 1]}}
+
+    ``active`` steps count in the losses; of them, those with ``bootstrap`` false (their next
+    observation is lost) take no part in TD. ``teacher_values`` may be missing while a = 1; only a
+    recurrent student needs ``is_init``.
+
+    Args:
+        network: the student, as :class:`~benchmarl_mkt.models.StudentNetwork`: called with
+            (task, observation, is_init), with a ``mixer`` and one of ``embeddings`` per task.
+        gamma: discount factor.
+        temperature: t of Eq. 3 per task, or one for all.
+        share_temperature: whether the student's softmax uses t too (Eq. 3: no).
+        double_q: choose the next action with the online network (Table III: yes).
+        standardise: standardise rewards per minibatch (Table III: yes).
+
+    The returned tensordict has ``loss`` (to minimise) and, detached, ``kl``, ``td``, ``q_tot``
+    and ``alpha``, means over the batch's tasks; ``last_terms`` keeps them apart, task by task.
+    The weight ``alpha`` (a) is a buffer: set it from an
+    :class:`~benchmarl_mkt.objectives.AnnealingSchedule`.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys of the entries of each task."""
+
+        observation: str = "observation"
+        action_mask: str = "action_mask"
+        state: str = "state"
+        action: str = "action"
+        reward: str = "reward"
+        terminated: str = "terminated"
+        active: str = "active"
+        bootstrap: str = "bootstrap"
+        teacher_values: str = "teacher_values"
+        is_init: str = "is_init"
+
+    network: nn.Module
+    network_params: TensorDictParams
+    target_network_params: TensorDictParams
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    out_keys = ["loss", "kl", "td", "q_tot", "alpha"]
+
+    def __init__(
+        self,
+        network: nn.Module,
+        gamma: float = 0.99,
+        temperature: float | Mapping[str, float] = 1.0,
+        share_temperature: bool = False,
+        double_q: bool = True,
+        standardise: bool = True,
+    ):
+        super().__init__()
+        self.tasks = list(network.embeddings)
+        self.convert_to_functional(network, "network", create_target_params=True)
+        self.discount = gamma
+        if not isinstance(temperature, Mapping):
+            temperature = dict.fromkeys(self.tasks, temperature)
+        for task, value in temperature.items():
+            if not value > 0:
+                raise ValueError(f"temperature: {value} of task '{task}' must be > 0")
+        self.temperature = dict(temperature)
+        self.share_temperature = share_temperature
+        self.double_q, self.standardise = double_q, standardise
+        self.register_buffer("alpha", torch.tensor(1.0))
+        self.last_terms: dict[str, dict[str, Tensor]] = {}
+
+    @property
+    def in_keys(self) -> list:
+        """The entries read, per task."""
+        per_task = [
+            getattr(self.tensor_keys, name)
+            for name in self._AcceptedKeys.__dataclass_fields__
+            if name not in ("is_init", "teacher_values")
+        ]
+        return [(task, key) for task in self.tasks for key in per_task]
+
+    @in_keys.setter
+    def in_keys(self, value: list) -> None:
+        raise RuntimeError("in_keys follow from the tasks; use set_keys to rename entries")
+
+    def _forward_value_estimator_keys(self, **kwargs) -> None:
+        """Nothing to forward: the target is computed here (Eq. 5)."""
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Return the losses of the tasks in the batch; see the class."""
+        tasks = [task for task in self.tasks if task in tensordict.keys()]
+        terms = self.terms(tensordict, tasks)
+        self.last_terms = {
+            task: {name: value.detach() for name, value in values.items()}
+            for task, values in terms.items()
+        }
+        kl = torch.stack([terms[task]["kl"] for task in tasks])
+        td = torch.stack([terms[task]["td"] for task in tasks])
+        loss = ((1.0 - self.alpha) * kl + self.alpha * td).sum()
+        return TensorDict(
+            {
+                "loss": loss,
+                "kl": kl.detach().mean(),
+                "td": td.detach().mean(),
+                "q_tot": torch.stack([terms[task]["q_tot"] for task in tasks]).mean(),
+                "alpha": self.alpha.clone(),
+            }
+        )
+
+    def terms(self, tensordict: TensorDictBase, tasks: list[str]) -> dict[str, dict[str, Tensor]]:
+        """Return per task the scalars ``kl`` and ``td`` (with gradient) and ``q_tot``.
+
+        One forward pass over all T + 1 observations serves the chosen values, the double-Q
+        choice of the next action and the student's policy.
+        """
+        batches = {task: self._unpack(tensordict.get(task)) for task in tasks}
+        with self.network_params.to_module(self.network):
+            online = {task: self._online(task, batches[task]) for task in tasks}
+        with torch.no_grad(), self.target_network_params.to_module(self.network):
+            following = {
+                task: self._next_value(task, batches[task], online[task][0]) for task in tasks
+            }
+        return {
+            task: {
+                "kl": self._kl(task, batches[task], online[task][0]),
+                "td": self._td(batches[task], online[task][1], following[task]),
+                "q_tot": masked_mean(online[task][1].detach(), batches[task]["active"]),
+            }
+            for task in tasks
+        }
+
+    def _unpack(self, batch: TensorDictBase) -> dict[str, Tensor | None]:
+        return {
+            name: batch.get(getattr(self.tensor_keys, name), None)
+            for name in self._AcceptedKeys.__dataclass_fields__
+        }
+
+    def _online(self, task: str, batch: dict) -> tuple[Tensor, Tensor]:
+        """Action values [B, T+1, N, A] and the team's value [B, T] of the actions taken."""
+        values = self.network(task, batch["observation"], batch["is_init"])
+        taken = chosen_values(values[:, :-1], batch["action"])
+        return values, self.network.mixer(task, taken, batch["state"][:, :-1])
+
+    def _next_value(self, task: str, batch: dict, online: Tensor) -> Tensor:
+        """The target network's team value [B, T] of the next states' greedy actions."""
+        values = self.network(task, batch["observation"], batch["is_init"])[:, 1:]
+        choosing = online.detach()[:, 1:] if self.double_q else values
+        best = chosen_values(values, greedy_actions(choosing, batch["action_mask"][:, 1:]))
+        return self.network.mixer(task, best, batch["state"][:, 1:])
+
+    def _td(self, batch: dict, q_tot: Tensor, following: Tensor) -> Tensor:
+        """Eq. 5, mean over the active steps whose next observation is known."""
+        rewards, valid = batch["reward"], batch["active"] & batch["bootstrap"]
+        if self.standardise:
+            rewards = standardise_rewards(rewards, batch["active"])
+        target = td_targets(rewards, following, batch["terminated"], self.discount)
+        return masked_mean((q_tot - target).square(), valid)
+
+    def _kl(self, task: str, batch: dict, values: Tensor) -> Tensor:
+        """Eq. 3, mean over the active steps; zero without teacher."""
+        if batch["teacher_values"] is None:
+            return values.new_zeros(())
+        temperature = self.temperature[task]
+        divergence = distillation_kl(
+            batch["teacher_values"],
+            values[:, :-1],
+            batch["action_mask"][:, :-1],
+            temperature,
+            temperature if self.share_temperature else 1.0,
+        )
+        return masked_mean(divergence, batch["active"])

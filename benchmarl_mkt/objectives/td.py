@@ -1,0 +1,45 @@
+"""Temporal-difference learning of the team value (Eq. 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def standardise_rewards(rewards: Tensor, mask: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Give the minibatch's rewards zero mean and unit (population) variance.
+
+    Table III: "rewards standardised". Rewards and ``mask`` (true = counts) have the same shape;
+    masked entries become zero.
+    """
+    if mask is None:
+        return (rewards - rewards.mean()) / (rewards.std(correction=0) + eps)
+    weight = mask.to(rewards.dtype)
+    count = weight.sum().clamp(min=1.0)
+    centred = (rewards - (rewards * weight).sum() / count) * weight
+    return centred / ((centred.square().sum() / count).sqrt() + eps)
+
+
+def greedy_actions(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Best available action of each agent: [*B, n_agents, n_actions] to [*B, n_agents]."""
+    if mask is not None:
+        values = values.masked_fill(~mask, -torch.inf)
+    return values.argmax(-1)
+
+
+def chosen_values(values: Tensor, actions: Tensor) -> Tensor:
+    """Values [*B, n_agents, n_actions] of ``actions`` [*B, n_agents]: [*B, n_agents]."""
+    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+def td_targets(rewards: Tensor, next_values: Tensor, terminated: Tensor, gamma: float) -> Tensor:
+    r"""Eq. 5's target :math:`y = r + \gamma (1 - terminated) Q_{tot}^-(s', \cdot)`, all [*B]."""
+    return rewards + gamma * (~terminated) * next_values
+
+
+def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over the entries where ``mask`` is true; zero if there is none."""
+    if mask is None:
+        return values.mean()
+    weight = mask.to(values.dtype)
+    return (values * weight).sum() / weight.sum().clamp(min=1.0)

@@ -1,0 +1,23 @@
+"""Where files live. No import of torch: Hydra's plugin scan reads this module."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def conf_path() -> Path:
+    """Return the folder of the shipped YAML files: inside a wheel, or at the top of a checkout."""
+    packaged = _PACKAGE / "conf"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "conf"
+
+
+def default_store_path() -> Path:
+    """Return the teacher store: ``$BENCHMARL_MKT_STORE``, else a folder of the user's cache."""
+    configured = os.environ.get("BENCHMARL_MKT_STORE")
+    if configured:
+        return Path(configured).expanduser().resolve()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return cache / "benchmarl_mkt" / "teachers"

@@ -1,0 +1,150 @@
+"""Replay of segments: one buffer per task, dealt out task by task or all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from benchmarl.utils import DEVICE_TYPING
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.data.replay_buffers import RandomSampler
+
+UPDATES = ("sequential", "joint")
+
+
+def make_segments(batch: TensorDictBase, tasks: list[str]) -> TensorDict:
+    """Cut a collected batch [B, T] into B segments with T + 1 observations each.
+
+    Reads the entries of :class:`~benchmarl_mkt.environments.MultiTaskEnv`, ``is_init`` if there,
+    and ``(task, "teacher_values")`` if there; gives the entries that
+    :class:`~benchmarl_mkt.objectives.MktLoss` reads. The observation after the last step is the
+    one the environment returned, before any reset. Where a round ends inside the segment the next
+    observation belongs to another episode: a time limit there cannot bootstrap, and ``bootstrap``
+    is false.
+    """
+    return TensorDict(
+        {task: _task_segment(batch, task) for task in tasks},
+        batch_size=batch.batch_size[:1],
+        device=batch.device,
+    )
+
+
+def _task_segment(batch: TensorDictBase, task: str) -> TensorDict:
+    after, group = batch.get("next"), batch.get(task)
+    terminated = _per_team(after.get((task, "terminated")))
+    truncated = _per_team(after.get((task, "done"))) & ~terminated
+    lost = truncated & after.get("done").squeeze(-1)
+    lost[:, -1] = False
+    content = {
+        "observation": _extended(batch, (task, "observation")),
+        "action_mask": _extended(batch, (task, "action_mask")),
+        "state": _extended(batch, ("state", task)),
+        "action": group.get("action"),
+        "reward": _per_team(after.get((task, "reward"))),
+        "terminated": terminated,
+        "active": batch.get(("active", task)).squeeze(-1),
+        "bootstrap": ~lost,
+    }
+    if "teacher_values" in group.keys():
+        content["teacher_values"] = group.get("teacher_values")
+    if "is_init" in batch.keys():  # a recurrent student starts every segment afresh
+        content["is_init"] = _extended(batch, "is_init")
+        content["is_init"][:, 0] = True
+    return TensorDict(content, batch_size=batch.batch_size[:1], device=batch.device)
+
+
+def _extended(batch: TensorDictBase, key) -> Tensor:
+    """Append the last step's next entry: [B, T, ...] to [B, T+1, ...]."""
+    return torch.cat([batch.get(key), batch.get("next").get(key)[:, -1:]], 1)
+
+
+def _per_team(value: Tensor) -> Tensor:
+    """[B, T, N, 1], the same for every agent of the team, to [B, T]."""
+    return value[..., 0, 0]
+
+
+class MultiTaskReplayBuffer:
+    """K first-in-first-out buffers of segments.
+
+    Args:
+        tasks: the tasks, in the order of Algorithm 1.
+        capacity: segments kept per task.
+        batch_size: segments per task in a sample.
+        update: ``sequential`` samples one task after the other (Algorithm 1, lines 4-13),
+            ``joint`` all of them at once.
+        device: where the segments lie.
+
+    Raises:
+        ValueError: if ``update`` is neither, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        tasks: list[str],
+        capacity: int,
+        batch_size: int,
+        update: str = "sequential",
+        device: DEVICE_TYPING = "cpu",
+    ):
+        if update not in UPDATES:
+            raise ValueError(f"update: {update!r} must be one of {UPDATES}")
+        if capacity < 1 or batch_size < 1:
+            raise ValueError(
+                f"replay: capacity {capacity} and batch size {batch_size} must be at least 1 segment"
+            )
+        self.tasks, self.update = list(tasks), update
+        self.buffers = {
+            task: TensorDictReplayBuffer(
+                storage=LazyTensorStorage(capacity, device=device),
+                sampler=RandomSampler(),
+                batch_size=batch_size,
+            )
+            for task in self.tasks
+        }
+        self._turn = 0
+
+    @property
+    def storage(self):
+        """Storage of the first task's buffer (BenchMARL asks for its device)."""
+        return self.buffers[self.tasks[0]].storage
+
+    def __len__(self) -> int:
+        return len(self.buffers[self.tasks[0]])
+
+    def extend(self, segments: TensorDictBase) -> None:
+        """Add segments [B] that hold all tasks."""
+        for task, buffer in self.buffers.items():
+            buffer.extend(segments.select(task))
+
+    def sample(self) -> TensorDict:
+        """Return the next minibatch [batch_size], nested by task."""
+        if self.update == "joint":
+            first, *others = (self.sample_task(task) for task in self.tasks)
+            for other in others:
+                first.update(other)
+            return first
+        task = self.tasks[self._turn]
+        self._turn = (self._turn + 1) % len(self.tasks)
+        return self.sample_task(task)
+
+    def sample_task(self, task: str) -> TensorDict:
+        """Return a minibatch of one task; does not change whose turn is next."""
+        return self.buffers[task].sample().select(task)
+
+    def update_tensordict_priority(self, data: TensorDictBase) -> None:
+        """Nothing to update: sampling is uniform."""
+
+    def state_dict(self) -> dict:
+        """Return the buffers' contents and whose turn it is."""
+        return {
+            "turn": self._turn,
+            **{task: buffer.state_dict() for task, buffer in self.buffers.items()},
+        }
+
+    def load_state_dict(self, state_dict: Mapping) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._turn = int(state_dict["turn"])
+        for task, buffer in self.buffers.items():
+            buffer.load_state_dict(state_dict[task])

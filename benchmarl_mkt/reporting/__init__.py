@@ -1,0 +1,1 @@
+"""Reporting: statistics, tables and pictures of results."""

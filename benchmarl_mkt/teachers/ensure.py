@@ -1,0 +1,88 @@
+"""Train every missing teacher, in parallel processes, with progress bars."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.teachers.find import missing_teachers
+from benchmarl_mkt.teachers.load import load_teacher
+from benchmarl_mkt.teachers.train import quiet, train_teacher
+
+if TYPE_CHECKING:
+    from benchmarl_mkt.algorithms.mkt import MktConfig
+
+
+def ensure_teachers(
+    config: MktConfig, task: MultiTaskClass, console: Console, workers: int | None = None
+) -> None:
+    """Train the teachers that the store lacks, one process per core.
+
+    Args:
+        config: the student's algorithm configuration.
+        task: the task set.
+        console: where progress is shown.
+        workers: processes at once; by default one per core.
+    """
+    names = list(missing_teachers(config, task))
+    if not names:
+        return
+    console.print(f"Training {len(names)} teachers: {', '.join(names)}")
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, _bars(console) as bars:
+        news = manager.Queue()
+        rows = {name: bars.add_task(name, total=None, best="waiting") for name in names}
+        count = min(len(names), workers or os.cpu_count() or 1)
+        with ProcessPoolExecutor(count, context) as pool:
+            jobs = {pool.submit(_work, config, task.config, name, news): name for name in names}
+            while not all(job.done() for job in jobs):
+                _show(news, bars, rows)
+            for job in as_completed(jobs):
+                _finish(job, jobs[job], bars, rows)
+
+
+def _work(config: MktConfig, task_config: dict, name: str, news: queue.Queue) -> str:
+    """Train one teacher in a process of its own."""
+    import benchmarl_mkt
+
+    benchmarl_mkt.register()
+    quiet()
+    torch.set_num_threads(1)  # the networks are small, and every core has its own teacher
+    task = MultiTaskClass("teachers", task_config)
+    path = train_teacher(
+        config, task, name, lambda frames, total, best: news.put((name, frames, total, best))
+    )
+    return str(path)
+
+
+def _show(news: queue.Queue, bars: Progress, rows: dict) -> None:
+    try:
+        name, frames, total, best = news.get(timeout=0.2)
+    except queue.Empty:
+        return
+    bars.update(rows[name], completed=frames, total=total, best=f"best {best:.2f}")
+
+
+def _finish(job: Future, name: str, bars: Progress, rows: dict) -> None:
+    score = load_teacher(job.result()).score
+    bars.update(rows[name], total=1, completed=1, best=f"scored {score['mean']:.2f}")
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[best]:<16}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

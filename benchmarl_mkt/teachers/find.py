@@ -1,0 +1,146 @@
+"""Which teachers a student needs, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarl.experiment import ExperimentConfig
+from benchmarl.utils import _read_yaml_config
+from torchrl.envs import EnvBase
+
+from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.serialisation import model_to_dict
+from benchmarl_mkt.teachers.load import Teacher, load_teacher
+from benchmarl_mkt.teachers.store import Recipe, TeacherSpecs, TeacherStore
+
+if TYPE_CHECKING:
+    from benchmarl_mkt.algorithms.mkt import MktConfig
+
+# Fields of an experiment that do not bear on what is learned.
+_IRRELEVANT = {
+    "sampling_device", "train_device", "buffer_device", "render", "loggers", "project_name",
+    "wandb_extra_kwargs", "create_json", "save_folder", "restore_file", "restore_map_location",
+    "checkpoint_interval", "checkpoint_at_end", "keep_checkpoints_num",
+    "exclude_buffer_from_checkpoint",
+}  # fmt: skip
+
+
+def experiment_preset(name: str) -> ExperimentConfig:
+    """Read an experiment preset of this package: BenchMARL's base, then the files it builds on.
+
+    Args:
+        name: a file of ``conf/experiment`` without its ending, or a path to a YAML file.
+
+    Raises:
+        ValueError: if there is no such file.
+    """
+    path = conf_path() / "experiment" / f"{name}.yaml"
+    path = path if path.is_file() else Path(name).expanduser()
+    if not path.is_file():
+        known = sorted(p.stem for p in (conf_path() / "experiment").glob("*.yaml"))
+        raise ValueError(
+            f"algorithm.teacher_experiment: no preset '{name}'; use one of {known} or a YAML file"
+        )
+    config = ExperimentConfig.get_from_yaml()
+    for key, value in _with_bases(path).items():
+        if not hasattr(config, key):
+            raise ValueError(f"{path.name}: unknown key '{key}' of an experiment")
+        setattr(config, key, value)
+    return config
+
+
+def _with_bases(path: Path) -> dict[str, Any]:
+    """A preset's values over those of the presets in its ``defaults`` list."""
+    import yaml
+
+    defaults = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
+    merged: dict[str, Any] = {}
+    for base in defaults:
+        if base not in ("_self_", "base_experiment", "experiment_config"):
+            merged.update(_with_bases(path.parent / f"{base}.yaml"))
+    return {**merged, **_read_yaml_config(str(path))}
+
+
+def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe:
+    """Return the recipe of the teacher of task ``name`` that a student's configuration asks for."""
+    single = task.single(name)
+    team = single.team_configs[0]
+    experiment = asdict(experiment_preset(config.teacher_experiment))
+    algorithm = {
+        key: value
+        for key, value in asdict(config.teacher_config()).items()
+        if not key.startswith("teacher")
+    }
+    return Recipe(
+        task={
+            "task": team.task,
+            "config": dict(team.task_class().config),
+            "opponents": team.opponents,
+            "agent_id": single.config["agent_id"],
+            "reward": single.config["reward"],
+        },
+        algorithm={"name": "mkt", **algorithm},
+        model=model_to_dict(MultiTaskModelConfig()),
+        experiment={k: v for k, v in experiment.items() if k not in _IRRELEVANT},
+        seed=config.teacher_seed,
+    )
+
+
+def team_specs(env: EnvBase, name: str) -> TeacherSpecs:
+    """Return the sizes of a team of a :class:`~benchmarl_mkt.environments.MultiTaskEnv`."""
+    team = env.teams[name]
+    return TeacherSpecs(team.n_agents, team.observation_size, team.n_actions)
+
+
+def missing_teachers(config: MktConfig, task: MultiTaskClass) -> dict[str, Recipe]:
+    """Return the recipes of the teachers that neither the configuration nor the store has."""
+    store = TeacherStore(config.teacher_store)
+    recipes = {
+        team.name: teacher_recipe(config, task, team.name)
+        for team in task.team_configs
+        if team.name not in config.teachers
+    }
+    return {name: recipe for name, recipe in recipes.items() if recipe not in store}
+
+
+def find_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> dict[str, Teacher]:
+    """Load the teacher of every task.
+
+    Raises:
+        ValueError: if a named teacher is of no task in the set, or a teacher is missing, damaged
+            or does not fit its task.
+    """
+    names = [team.name for team in task.team_configs]
+    check_named(config.teachers, names)
+    missing = missing_teachers(config, task)
+    if missing:
+        overrides = f"task=multitask/{task.name.lower()}"
+        raise ValueError(
+            f"teachers: none in {TeacherStore(config.teacher_store).root} for "
+            f"{', '.join(missing)}. Train them with: benchmarl teachers train algorithm=mkt "
+            f"{overrides} (and the same algorithm.* and task.* settings), or name your own with "
+            "algorithm.teachers={task: folder}"
+        )
+    store = TeacherStore(config.teacher_store)
+    device = env.device
+    return {
+        name: load_teacher(
+            config.teachers.get(name) or store.path(teacher_recipe(config, task, name)),
+            team_specs(env, name),
+        ).to(device)
+        for name in names
+    }
+
+
+def check_named(teachers: Mapping[str, str], names: list[str]) -> None:
+    """Check that every named teacher belongs to a task of the set."""
+    unknown = set(teachers) - set(names)
+    if unknown:
+        raise ValueError(
+            f"algorithm.teachers: {sorted(unknown)} are not in the task set; it has {names}"
+        )

@@ -1,0 +1,141 @@
+"""Loading teachers: checked, frozen, and without running any code from their files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarl.models.common import Model
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tensordict import TensorDict
+from torch import Tensor, nn
+from torchrl.data import Categorical, Composite, Unbounded
+
+from benchmarl_mkt.serialisation import model_from_dict
+from benchmarl_mkt.teachers.store import FORMAT, METADATA, WEIGHTS, TeacherSpecs, sha256
+
+KINDS = ("values", "logits")
+
+
+class Teacher(nn.Module):
+    """A frozen team: observations [*B, N, D] to action values or logits [*B, N, A].
+
+    Args:
+        model: the agents' BenchMARL model.
+        metadata: content of ``teacher.json``.
+        path: where it came from.
+    """
+
+    def __init__(self, model: Model, metadata: dict[str, Any], path: Path):
+        super().__init__()
+        self.model = model.requires_grad_(False).eval()
+        self.metadata, self.path = metadata, path
+        self.specs = TeacherSpecs(**metadata["specs"])
+
+    @torch.no_grad()
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return action values (``kind`` "values") or logits (``kind`` "logits")."""
+        group = self.model.agent_group
+        batch = observation.shape[:-2]
+        data = TensorDict(
+            {group: TensorDict({"observation": observation}, observation.shape[:-1])}, batch
+        )
+        return self.model(data).get(self.model.out_key)
+
+    @property
+    def kind(self) -> str:
+        """What the outputs are: ``values`` (QMIX, VDN, IQL) or ``logits`` (MAPPO, IPPO)."""
+        return self.metadata["kind"]
+
+    @property
+    def score(self) -> dict[str, float]:
+        """Return over fresh episodes: mean, low and high of the 95 % interval, episodes."""
+        return self.metadata["score"]
+
+    @property
+    def temperature(self) -> float:
+        """The calibrated temperature of Eq. 3 (see :func:`calibrated_temperature`)."""
+        return float(self.metadata["temperature"])
+
+
+def build_model(config: dict[str, Any], specs: TeacherSpecs, kind: str) -> Model:
+    """Build the agents' network of a teacher, as BenchMARL's algorithms build theirs."""
+    out = "action_value" if kind == "values" else "logits"
+    shape = (specs.n_agents,)
+    return model_from_dict(config).get_model(
+        input_spec=Composite(
+            team=Composite(
+                observation=Unbounded((specs.n_agents, specs.observation_size)), shape=shape
+            )
+        ),
+        output_spec=Composite(
+            team=Composite({out: Unbounded((specs.n_agents, specs.n_actions))}, shape=shape)
+        ),
+        agent_group="team",
+        input_has_agent_dim=True,
+        n_agents=specs.n_agents,
+        centralised=False,
+        share_params=bool(config.get("share_params", True)),
+        device="cpu",
+        action_spec=Composite(
+            team=Composite(action=Categorical(specs.n_actions, shape=shape), shape=shape)
+        ),
+    )
+
+
+def load_teacher(path: str | Path, specs: TeacherSpecs | None = None) -> Teacher:
+    """Load a teacher's folder.
+
+    Args:
+        path: the folder with ``teacher.json`` and ``weights.safetensors``.
+        specs: sizes of the task to teach; None skips that check.
+
+    Raises:
+        ValueError: if the folder is not a teacher, is damaged, or does not fit the task.
+    """
+    path = Path(path).expanduser()
+    if not (path / METADATA).is_file():
+        raise ValueError(f"teachers: there is no teacher in {path} (no {METADATA})")
+    try:
+        metadata = json.loads((path / METADATA).read_text())
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"its format is {metadata['format']!r}, this version reads {FORMAT!r}")
+        if sha256(path / WEIGHTS) != metadata["checksum"]:
+            raise ValueError("its weights do not match their checksum")
+        if metadata["kind"] not in KINDS:
+            raise ValueError(f"its kind is {metadata['kind']!r}, not one of {KINDS}")
+        own = TeacherSpecs(**metadata["specs"])
+        model = build_model(metadata["model"], own, metadata["kind"])
+        model.load_state_dict(load_file(path / WEIGHTS))
+        float(metadata["temperature"])
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"teachers: {path} is damaged or no teacher: {error}; remove the folder and train it "
+            "again"
+        ) from error
+    if specs is not None and own != specs:
+        raise ValueError(f"teachers: {path} was made for {own}, but the task has {specs}")
+    return Teacher(model, metadata, path)
+
+
+def calibrated_temperature(values: Tensor, mask: Tensor, kind: str) -> float:
+    """Choose t of Eq. 3 from what a teacher shows: its mean gap between best and second best.
+
+    Values of trained teachers lie so close together that softmax(Q_T) at t = 1 is almost uniform;
+    divided by the mean gap, the best action is on average e times as likely as the second. Logits
+    are a policy already: t = 1.
+
+    Args:
+        values: outputs [M, n_actions] in visited states.
+        mask: available actions [M, n_actions].
+        kind: ``values`` or ``logits``.
+    """
+    if kind == "logits":
+        return 1.0
+    choosing = mask.sum(-1) > 1
+    best = values.masked_fill(~mask, -torch.inf)[choosing].topk(2, -1).values
+    gap = (best[:, 0] - best[:, 1]).mean().item() if len(best) else 1.0
+    return max(gap, 1e-6)

@@ -1,0 +1,133 @@
+"""The teacher store: one folder per teacher, addressed by what it was trained from.
+
+A folder holds ``teacher.json`` (task, specs, training configuration, score, versions, checksum)
+and ``weights.safetensors``. It appears by one rename, so it is complete or absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmarl_mkt.paths import default_store_path
+
+FORMAT = "benchmarl-mkt-teacher/1"
+METADATA, WEIGHTS = "teacher.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class TeacherSpecs:
+    """Sizes that a teacher must share with the task it teaches."""
+
+    n_agents: int
+    observation_size: int
+    n_actions: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a trained teacher; its digest is the teacher's address.
+
+    Args:
+        task: the task's configuration, without the group's name.
+        algorithm: name and fields of the algorithm.
+        model: name and fields of the model.
+        experiment: the fields of the experiment's configuration that bear on training.
+        seed: seed of the training.
+    """
+
+    task: Mapping[str, Any]
+    algorithm: Mapping[str, Any]
+    model: Mapping[str, Any]
+    experiment: Mapping[str, Any]
+    seed: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """Name of the teacher's folder: the task, and 16 digits of the digest."""
+        task = re.sub(r"[^A-Za-z0-9]+", "-", str(self.task["task"]))
+        return f"{task}-{self.digest[:16]}"
+
+
+class TeacherStore:
+    """Teachers on disk.
+
+    Args:
+        root: the store's folder, made when needed; by default ``$BENCHMARL_MKT_STORE`` or the
+            user's cache.
+    """
+
+    def __init__(self, root: str | Path | None = None):
+        self.root = Path(root).expanduser().resolve() if root else default_store_path()
+
+    def path(self, recipe: Recipe) -> Path:
+        """Where the recipe's teacher is, or would be."""
+        return self.root / recipe.key
+
+    def __contains__(self, recipe: Recipe) -> bool:
+        return (self.path(recipe) / METADATA).is_file()
+
+    @contextlib.contextmanager
+    def lock(self, recipe: Recipe) -> Iterator[None]:
+        """Hold the recipe's lock: two processes train the same teacher once.
+
+        The operating system frees the lock if the process dies.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f".{recipe.key}.lock"):
+            yield
+
+    def save(self, recipe: Recipe, weights: Mapping[str, Tensor], metadata: Mapping) -> Path:
+        """Write a teacher to its address; an existing one is kept. Returns its folder."""
+        return write_teacher(
+            self.path(recipe), weights, {**metadata, "recipe": asdict(recipe)}
+        )
+
+    def entries(self) -> list[Path]:
+        """Return the folders of all teachers, sorted."""
+        return sorted(path.parent for path in self.root.glob(f"*/{METADATA}"))
+
+
+def write_teacher(path: Path, weights: Mapping[str, Tensor], metadata: Mapping) -> Path:
+    """Write a teacher's folder atomically; an existing one is kept."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+            temporary / WEIGHTS,
+        )
+        content = {**metadata, "format": FORMAT, "checksum": sha256(temporary / WEIGHTS)}
+        (temporary / METADATA).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        for file in (temporary / WEIGHTS, temporary / METADATA):
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        with contextlib.suppress(OSError):  # somebody else was first: theirs is the same
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return the file's SHA-256 as hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

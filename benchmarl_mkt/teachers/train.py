@@ -1,0 +1,176 @@
+"""Training teachers: one ordinary single-task experiment each; the best checkpoint is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from benchmarl.experiment import Experiment
+from benchmarl.experiment.callback import Callback
+from benchmarl.models.common import Model
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.evaluation import episode_returns, random_returns
+from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.reporting.statistics import mean_interval
+from benchmarl_mkt.serialisation import model_to_dict
+from benchmarl_mkt.teachers.find import experiment_preset, team_specs, teacher_recipe
+from benchmarl_mkt.teachers.load import calibrated_temperature
+from benchmarl_mkt.teachers.store import TeacherStore, write_teacher
+
+if TYPE_CHECKING:
+    from benchmarl_mkt.algorithms.mkt import MktConfig
+
+SCORING_EPISODES = 100
+_SCORING_SEED = 10_000  # far from the seeds of training
+Progress = Callable[[int, int, float], None]
+
+_log = logging.getLogger(__name__)
+
+
+class BestCheckpoint(Callback):
+    """Keeps the agents' weights of the evaluation with the highest mean return.
+
+    Args:
+        progress: called with (frames, total frames, best mean return) after each batch.
+    """
+
+    def __init__(self, progress: Progress | None = None):
+        super().__init__()
+        self.best = -float("inf")
+        self.weights: dict[str, Tensor] | None = None
+        self._progress = progress
+
+    def on_batch_collected(self, batch: TensorDictBase) -> None:
+        if self._progress is not None:
+            config = self.experiment.config
+            on_policy = self.experiment.on_policy
+            total = config.get_max_n_frames(on_policy)
+            self._progress(min(self.experiment.total_frames, total), total, self.best)
+
+    def on_evaluation_end(self, rollouts: list[TensorDictBase]) -> None:
+        (task,) = self.experiment.task.group_map(self.experiment.test_env)
+        returns = [td.get(("next", task, "reward")).sum(0).mean() for td in rollouts]
+        score = float(torch.stack(returns).mean())
+        if score > self.best:
+            model = agents_of(self.experiment, task)
+            self.best = score
+            self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+
+def agents_of(experiment: Experiment, group: str) -> Model:
+    """Return the network of a group's agents from a BenchMARL experiment."""
+    policy = experiment.algorithm.get_policy_for_loss(group)
+    return next(module for module in policy.modules() if isinstance(module, Model))
+
+
+def train_teacher(
+    config: MktConfig, task: MultiTaskClass, name: str, progress: Progress | None = None
+) -> Path:
+    """Train the teacher of task ``name`` unless the store has it; return its folder.
+
+    Args:
+        config: the student's algorithm configuration, which holds the teacher's recipe.
+        task: the task set.
+        name: the task (group) to train for.
+        progress: see :class:`BestCheckpoint`.
+    """
+    store, recipe = TeacherStore(config.teacher_store), teacher_recipe(config, task, name)
+    with store.lock(recipe):
+        if recipe in store:
+            return store.path(recipe)
+        single = task.single(name)
+        with tempfile.TemporaryDirectory(prefix="benchmarl_mkt_") as folder:
+            preset = experiment_preset(config.teacher_experiment)
+            preset.loggers, preset.save_folder = [], folder
+            preset.checkpoint_at_end, preset.checkpoint_interval = False, 0
+            best = BestCheckpoint(progress)
+            experiment = Experiment(
+                task=single,
+                algorithm_config=config.teacher_config(),
+                model_config=MultiTaskModelConfig(),
+                seed=config.teacher_seed,
+                config=preset,
+                callbacks=[best],
+            )
+            with contextlib.redirect_stderr(io.StringIO()):
+                experiment.run()
+            metadata = describe(experiment, name, best.weights)
+        return store.save(recipe, best.weights, metadata)
+
+
+def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path:
+    """Write the agents of ``group`` of any discrete BenchMARL experiment as a teacher's folder.
+
+    The experiment's task must be a task set (:class:`~benchmarl_mkt.environments.MultiTaskClass`),
+    so that the teacher sees what the student will see.
+
+    Raises:
+        ValueError: if the task is no task set, has no such group, or the folder exists.
+    """
+    path = Path(path).expanduser()
+    if not isinstance(experiment.task, MultiTaskClass):
+        raise ValueError(
+            "task: a teacher must come from a task set, such as task=multitask/custom "
+            "'task.tasks=[vmas/balance]'"
+        )
+    if group not in experiment.algorithm.group_map:
+        raise ValueError(f"group: {group!r} is not one of {sorted(experiment.algorithm.group_map)}")
+    if path.exists():
+        raise ValueError(f"path: {path} exists; choose another folder or remove it")
+    weights = agents_of(experiment, group).state_dict()
+    return write_teacher(path, weights, describe(experiment, group, weights))
+
+
+def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> dict[str, Any]:
+    """Score the agents with ``weights`` on fresh episodes and describe them for ``teacher.json``."""
+    model, task = agents_of(experiment, group), experiment.task.single(group)
+    model.load_state_dict(weights)
+    env = task.get_env_fun(SCORING_EPISODES, False, _SCORING_SEED, "cpu")()
+    values, masks = [], []
+
+    def act(data: TensorDictBase) -> TensorDictBase:
+        out = model(data.clone(False)).get(model.out_key)
+        mask = data.get((group, "action_mask"))
+        active = data.get(("active", group)).squeeze(-1)
+        values.append(out[active].flatten(0, 1))
+        masks.append(mask[active].flatten(0, 1))
+        return data.set((group, "action"), out.masked_fill(~mask, -torch.inf).argmax(-1))
+
+    returns = episode_returns(env, act)[group]
+    specs = team_specs(env, group)
+    env.close()
+    kind = "values" if model.out_key[-1] == "action_value" else "logits"
+    random = random_returns(task, SCORING_EPISODES, _SCORING_SEED)[group]
+    interval, frames = mean_interval(returns.numpy()), experiment.total_frames
+    return {
+        "kind": kind,
+        "task": task.config,
+        "specs": vars(specs),
+        "model": model_to_dict(experiment.model_config),
+        "algorithm": experiment.algorithm_name,
+        "seed": experiment.seed,
+        "score": {**interval._asdict(), "episodes": SCORING_EPISODES},
+        "random": {**mean_interval(random.numpy())._asdict(), "episodes": SCORING_EPISODES},
+        "temperature": calibrated_temperature(torch.cat(values), torch.cat(masks), kind),
+        "frames": int(frames),
+        "versions": {p: version(p) for p in ("benchmarl", "torchrl", "tensordict", "torch")},
+    }
+
+
+def quiet() -> None:
+    """Silence what says nothing to a user: notices of TorchRL and BenchMARL's schema lookup."""
+    warnings.filterwarnings("ignore", message="TaskConfig python dataclass not found")
+    warnings.filterwarnings("ignore", message="No episode terminated this iteration")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("torchrl").setLevel(logging.ERROR)

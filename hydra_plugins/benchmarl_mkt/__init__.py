@@ -1,0 +1,1 @@
+"""Hydra plugin: the search path of benchmarl-mkt."""
