@@ -43,7 +43,7 @@ def _with_hydra(command: str, overrides: list[str], job: Callable) -> None:
     import benchmarl
     import hydra
 
-    from benchmarl_mkt.teachers.train import quiet
+    from benchmarl_mkt.quiet import quiet
 
     quiet()
     chosen = {override.split("=")[0].lstrip("+~"): override for override in overrides}
@@ -64,6 +64,14 @@ def _user_errors() -> Iterator[None]:
     except (ValueError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+
+
+def _console():
+    """Return the console; a pipe or file is wide enough for the tables."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=130)
 
 
 def _task_and_algorithm(cfg):
@@ -99,12 +107,11 @@ def _task_and_algorithm(cfg):
 
 def _run(cfg) -> None:
     from benchmarl.hydra_config import load_experiment_from_hydra
-    from rich.console import Console
 
     from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
-    console = Console()
+    console = _console()
     with _user_errors():
         name, task, algorithm = _task_and_algorithm(cfg)
     is_mkt = isinstance(algorithm, MktConfig)
@@ -133,18 +140,15 @@ def _compare(experiment, title: str, console) -> None:
 
 
 def _train_teachers(cfg) -> None:
-    from rich.console import Console
-
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
     with _user_errors():
         _, task, algorithm = _task_and_algorithm(cfg)
-    ensure_teachers(algorithm, task, Console())
+    ensure_teachers(algorithm, task, _console())
     _list_teachers()
 
 
 def _list_teachers() -> None:
-    from rich.console import Console
     from rich.table import Table
 
     import benchmarl_mkt
@@ -165,7 +169,7 @@ def _list_teachers() -> None:
             f"[{score['low']:.2f}, {score['high']:.2f}]",
             f"{data['random']['mean']:.2f}",
         )
-    console = Console()
+    console = _console()
     console.print(table)
     console.print(f"Store: {store.root}")
 

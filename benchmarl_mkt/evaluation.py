@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
+from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 
-from benchmarl_mkt.environments import MultiTaskClass, MultiTaskEnv
+from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.models.policy import random_actions
+from benchmarl_mkt.objectives.td import greedy_actions
+
+if TYPE_CHECKING:
+    from benchmarl_mkt.teachers.load import Teacher
 
 Policy = Callable[[TensorDictBase], TensorDictBase]
 
 
 @torch.no_grad()
-def episode_returns(
-    env: MultiTaskEnv, policy: Policy, observer: Callable[[TensorDictBase], None] | None = None
+def play(
+    task: MultiTaskClass,
+    policy: Policy,
+    episodes: int,
+    seed: int,
+    device: DEVICE_TYPING = "cpu",
 ) -> dict[str, Tensor]:
-    """Play one round in every copy of ``env``: task -> team returns [num_envs].
+    """Play fresh episodes of every task in the set: task -> team returns [episodes].
 
-    The policy acts deterministically where it can. ``observer`` sees the tensordict of every step
-    after the policy acted.
+    The same seed gives the same initial states (and the same random actions), so that policies
+    can be compared episode by episode. The policy acts deterministically where it can; the
+    caller's random state is left alone.
+
+    Args:
+        task: the task set.
+        policy: writes ``(task, "action")`` of every task.
+        episodes: number of episodes, all played at once.
+        seed: seed of environments and random actions.
+        device: device of the policy.
     """
-    returns = {task: torch.zeros(env.batch_size, device=env.device) for task in env.teams}
-    playing = torch.ones(env.batch_size, dtype=torch.bool, device=env.device)
-    data = env.reset()
-    with set_exploration_type(ExplorationType.DETERMINISTIC):
+    env = task.get_env_fun(episodes, continuous_actions=False, seed=seed, device=device)()
+    returns = {name: torch.zeros(episodes, device=device) for name in env.teams}
+    playing = torch.ones(episodes, dtype=torch.bool, device=device)
+    with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        torch.manual_seed(seed)
+        data = env.reset()
         while playing.any():
-            data = policy(data)
-            if observer is not None:
-                observer(data)
-            after = env.step(data)
-            for task, total in returns.items():
-                total += after.get(("next", task, "reward"))[:, 0, 0] * playing
+            after = env.step(policy(data))
+            for name, total in returns.items():
+                total += after.get(("next", name, "reward"))[:, 0, 0] * playing
             data = step_mdp(after)
             playing &= ~data.get("done").squeeze(-1)
-    return returns
+    env.close()
+    return {name: total.cpu() for name, total in returns.items()}
 
 
-def random_policy(tasks: list[str]) -> Policy:
+def random_policy(tasks: Iterable[str]) -> Policy:
     """Return the policy that draws uniformly among the available actions."""
 
     def act(data: TensorDictBase) -> TensorDictBase:
@@ -51,11 +69,13 @@ def random_policy(tasks: list[str]) -> Policy:
     return act
 
 
-def random_returns(task: MultiTaskClass, episodes: int, seed: int) -> dict[str, Tensor]:
-    """Score uniformly random play: task -> returns [episodes]."""
-    env = task.get_env_fun(episodes, continuous_actions=False, seed=seed, device="cpu")()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        returns = episode_returns(env, random_policy(list(env.teams)))
-    env.close()
-    return returns
+def teachers_policy(teachers: Mapping[str, Teacher]) -> Policy:
+    """Return the policy in which every task's teacher acts, greedily."""
+
+    def act(data: TensorDictBase) -> TensorDictBase:
+        for task, teacher in teachers.items():
+            values = teacher(data.get((task, "observation")))
+            data.set((task, "action"), greedy_actions(values, data.get((task, "action_mask"))))
+        return data
+
+    return act

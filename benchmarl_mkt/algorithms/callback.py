@@ -42,7 +42,9 @@ class StudentCallback(Callback):
         experiment, algorithm = self.experiment, self.algorithm
         one_task = algorithm.tasks[0]
         loss, updater = algorithm.get_loss_and_updater(one_task)
-        experiment.group_map = {STUDENT: [a for group in algorithm.group_map.values() for a in group]}
+        experiment.group_map = {
+            STUDENT: [a for group in algorithm.group_map.values() for a in group]
+        }
         experiment.train_group_map = dict(experiment.group_map)
         experiment.replay_buffers = {STUDENT: algorithm.get_replay_buffer(one_task)}
         experiment.losses = {STUDENT: loss}

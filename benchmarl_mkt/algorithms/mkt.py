@@ -170,9 +170,7 @@ class Mkt(Algorithm):
         values = Unbounded(shape=(*action.shape, action.space.n))
         return as_multitask(model_config).get_model(
             input_spec=Composite({group: self.observation_spec[group].clone().to(self.device)}),
-            output_spec=Composite(
-                {group: Composite({"action_value": values}, shape=(n_agents,))}
-            ),
+            output_spec=Composite({group: Composite({"action_value": values}, shape=(n_agents,))}),
             agent_group=group,
             input_has_agent_dim=True,
             n_agents=n_agents,
@@ -290,4 +288,3 @@ class MktConfig(AlgorithmConfig):
     @staticmethod
     def on_policy() -> bool:
         return False
-

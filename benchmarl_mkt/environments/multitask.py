@@ -74,9 +74,7 @@ class MultiTaskEnv(EnvBase):
             )
             observation["state", name] = Unbounded((*batch, team.state_size))
             observation["active", name] = Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
-            action[name] = Composite(
-                action=Categorical(team.n_actions, shape=shape), shape=shape
-            )
+            action[name] = Composite(action=Categorical(team.n_actions, shape=shape), shape=shape)
             reward[name] = Composite(reward=Unbounded((*shape, 1)), shape=shape)
             done[name] = Composite(_done_leaves((*shape, 1)), shape=shape)
         self.observation_spec = observation.to(self.device)

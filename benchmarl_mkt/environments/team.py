@@ -101,9 +101,7 @@ class Team:
             for group in group_map
         }
         lengths = {
-            group: sum(
-                observation_spec[key].shape[1:].numel() for key in self._leaves[group]
-            )
+            group: sum(observation_spec[key].shape[1:].numel() for key in self._leaves[group])
             for group in group_map
         }
         self._counts = []
@@ -244,9 +242,7 @@ class Team:
         return torch.cat(masks, 1)
 
 
-def _batched(
-    task: TaskClass, num_envs: int, seed: int | None, device: DEVICE_TYPING
-) -> EnvBase:
+def _batched(task: TaskClass, num_envs: int, seed: int | None, device: DEVICE_TYPING) -> EnvBase:
     """Build ``num_envs`` copies of a task with its transforms, vectorised or one by one."""
     make = task.get_env_fun(num_envs, continuous_actions=False, seed=seed, device=device)
     env = make()
@@ -260,4 +256,3 @@ def _batched(
 
 def _as_tuple(key) -> tuple:
     return key if isinstance(key, tuple) else (key,)
-

@@ -61,9 +61,7 @@ class MultiTaskModel(Model):
             size *= self.n_agents
         self.embedding = nn.Linear(size, embedding_size, device=self.device)
         self.trunk = self._shared_trunk(dict(trunk))
-        self.head = nn.Linear(
-            feature_size, self.output_leaf_spec.shape[-1], device=self.device
-        )
+        self.head = nn.Linear(feature_size, self.output_leaf_spec.shape[-1], device=self.device)
         self._input_keys = list(self.in_keys)
         self._hidden = list(self.trunk_state_keys(trunk))
         if self._hidden:

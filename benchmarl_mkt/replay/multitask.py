@@ -92,7 +92,7 @@ class MultiTaskReplayBuffer:
             raise ValueError(f"update: {update!r} must be one of {UPDATES}")
         if capacity < 1 or batch_size < 1:
             raise ValueError(
-                f"replay: capacity {capacity} and batch size {batch_size} must be at least 1 segment"
+                f"replay: capacity {capacity} and batch size {batch_size} must be at least 1"
             )
         self.tasks, self.update = list(tasks), update
         self.buffers = {

@@ -24,9 +24,7 @@ def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     )
     names = [key.removesuffix("_return") for key in steps[0] if key.endswith("_return")]
     frames = np.array([step["step_count"] for step in steps])
-    return {
-        name: (frames, np.array([step[f"{name}_return"] for step in steps])) for name in names
-    }
+    return {name: (frames, np.array([step[f"{name}_return"] for step in steps])) for name in names}
 
 
 def plot_learning_curves(json_path: Path, summary: Mapping[str, Any], out: Path) -> Path:
@@ -53,7 +51,7 @@ def plot_learning_curves(json_path: Path, summary: Mapping[str, Any], out: Path)
             frames, [i.low for i in intervals], [i.high for i in intervals], color="C0", alpha=0.2
         )
         row = summary["tasks"][task]
-        if row.get("teacher"):
+        if "teacher" in row:
             axis.axhline(row["teacher"]["mean"], color="C3", linestyle="--", label="teacher")
         axis.axhline(row["random"]["mean"], color="0.6", linestyle=":", label="random")
         axis.set(title=task, xlabel="frames of the task", ylabel="return")

@@ -7,48 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from benchmarl.experiment import Experiment
+from torch import Tensor
 
-from benchmarl_mkt.evaluation import episode_returns, random_returns
+from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
 from benchmarl_mkt.reporting.statistics import mean_interval, normalised_score
 
-EPISODES = 100
+EPISODES = 500
 _SEED = 20_000  # apart from the seeds of training and of the teachers' scoring
 
 
 def summarise(experiment: Experiment, title: str) -> dict[str, Any]:
-    """Score the final student beside its teachers and random play on fresh episodes.
+    """Score random play, the teachers and the final student on the same fresh episodes.
 
     Writes ``summary.json`` into the run's folder and returns its content.
     """
-    algorithm, task = experiment.algorithm, experiment.task
-    env = task.get_env_fun(EPISODES, False, _SEED + experiment.seed, "cpu")()
-    returns = episode_returns(env, experiment.policy)
-    env.close()
-    random = random_returns(task, EPISODES, _SEED + experiment.seed)
-    rows = {}
-    for name in algorithm.tasks:
-        student, chance = mean_interval(returns[name].numpy()), mean_interval(random[name].numpy())
-        account = experiment.collector.accounts[name]
-        rows[name] = {
-            "random": chance._asdict(),
-            "student": student._asdict(),
-            "frames": account["frames"],
-            "episodes": account["episodes"],
-        }
-        if name in algorithm.teachers:
-            teacher = algorithm.teachers[name]
-            rows[name]["teacher"] = teacher.score
-            rows[name]["teacher_frames"] = teacher.metadata["frames"]
-            rows[name]["temperature"] = algorithm.temperatures[name]
-            rows[name]["score"] = normalised_score(
-                student.mean, chance.mean, teacher.score["mean"]
-            )
+    algorithm, seed = experiment.algorithm, _SEED + experiment.seed
+    policies = {"random": random_policy(algorithm.tasks), "student": experiment.policy}
+    if algorithm.teachers:
+        policies["teacher"] = teachers_policy(algorithm.teachers)
+    returns = {
+        who: play(experiment.task, policy, EPISODES, seed, experiment.config.train_device)
+        for who, policy in policies.items()
+    }
     summary = {
         "title": title,
         "seed": experiment.seed,
         "evaluation_episodes": EPISODES,
-        "tasks": rows,
+        "tasks": {task: _row(experiment, task, returns) for task in algorithm.tasks},
     }
     path = Path(experiment.folder_name) / "summary.json"
     path.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _row(experiment: Experiment, task: str, returns: dict[str, dict[str, Tensor]]) -> dict:
+    algorithm = experiment.algorithm
+    row = {who: mean_interval(per[task].numpy())._asdict() for who, per in returns.items()}
+    row.update(experiment.collector.accounts[task])
+    if task in algorithm.teachers:
+        row["teacher_frames"] = algorithm.teachers[task].metadata["frames"]
+        row["temperature"] = algorithm.temperatures[task]
+        row["score"] = normalised_score(
+            *(row[who]["mean"] for who in ("student", "random", "teacher"))
+        )
+    return row

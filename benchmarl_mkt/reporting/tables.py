@@ -15,37 +15,39 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
         summary: content of a run's ``summary.json``.
     """
     table = Table(title=f"{summary['title']}, seed {summary['seed']}")
-    table.add_column("task")
-    for column in ("random", "teacher", "student", "95% CI", "score", "winner"):
-        table.add_column(column, justify="right")
-    for column in ("teacher frames", "student frames", "episodes"):
-        table.add_column(column, justify="right")
+    table.add_column("task", no_wrap=True)
+    for column in ("random", "teacher", "student", "score", "winner", "frames", "episodes"):
+        table.add_column(column, justify="right", no_wrap=True)
     for task, row in summary["tasks"].items():
-        student, teacher = row["student"], row.get("teacher")
+        taught = "teacher" in row
         table.add_row(
             task,
-            f"{row['random']['mean']:.2f}",
-            f"{teacher['mean']:.2f}" if teacher else "-",
-            f"{student['mean']:.2f}",
-            f"[{student['low']:.2f}, {student['high']:.2f}]",
-            f"{row['score']:.2f}" if teacher else "-",
+            plus_minus(row["random"]),
+            plus_minus(row["teacher"]) if taught else "-",
+            plus_minus(row["student"]),
+            f"{row['score']:.2f}" if taught else "-",
             winner(row),
-            f"{row['teacher_frames']:,}" if teacher else "-",
-            f"{row['frames']:,}",
+            f"{row['teacher_frames']:,} + {row['frames']:,}" if taught else f"{row['frames']:,}",
             f"{row['episodes']:,}",
         )
     table.caption = (
-        f"Mean return of {summary['evaluation_episodes']} fresh episodes, greedy; score 0 is "
-        "uniform random play, 1 the teacher."
+        f"Mean return and 95% interval over the same {summary['evaluation_episodes']} fresh "
+        "episodes, greedy. Score: 0 uniform random, 1 the teacher. Winner: intervals apart, else "
+        "tie. Frames: the teacher's + the student's; episodes: the student's."
     )
     return table
 
 
+def plus_minus(interval: Mapping[str, float]) -> str:
+    """Format a mean with half its interval."""
+    return f"{interval['mean']:.2f} ± {(interval['high'] - interval['low']) / 2:.2f}"
+
+
 def winner(row: Mapping[str, Any]) -> str:
     """Say who won: the student or the teacher, if their 95 % intervals do not overlap, else tie."""
-    teacher, student = row.get("teacher"), row["student"]
-    if not teacher:
+    if "teacher" not in row:
         return "-"
+    teacher, student = row["teacher"], row["student"]
     if student["low"] > teacher["high"]:
         return "student"
     return "teacher" if teacher["low"] > student["high"] else "tie"

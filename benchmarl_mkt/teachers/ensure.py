@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.quiet import quiet
 from benchmarl_mkt.teachers.find import missing_teachers
 from benchmarl_mkt.teachers.load import load_teacher
-from benchmarl_mkt.teachers.train import quiet, train_teacher
+from benchmarl_mkt.teachers.train import train_teacher
 
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig

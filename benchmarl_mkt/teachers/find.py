@@ -66,11 +66,22 @@ def _with_bases(path: Path) -> dict[str, Any]:
     return {**merged, **_read_yaml_config(str(path))}
 
 
+def teacher_experiment(config: MktConfig) -> ExperimentConfig:
+    """Return the experiment configuration that teachers are trained with.
+
+    It is the preset named by the student's configuration, evaluated on the same episodes each
+    time, so that the best checkpoint is the best by the same measure.
+    """
+    preset = experiment_preset(config.teacher_experiment)
+    preset.evaluation_static = True
+    return preset
+
+
 def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe:
     """Return the recipe of the teacher of task ``name`` that a student's configuration asks for."""
     single = task.single(name)
     team = single.team_configs[0]
-    experiment = asdict(experiment_preset(config.teacher_experiment))
+    experiment = asdict(teacher_experiment(config))
     algorithm = {
         key: value
         for key, value in asdict(config.teacher_config()).items()

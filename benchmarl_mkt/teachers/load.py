@@ -38,12 +38,10 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, observation: Tensor) -> Tensor:
         """Return action values (``kind`` "values") or logits (``kind`` "logits")."""
-        group = self.model.agent_group
-        batch = observation.shape[:-2]
-        data = TensorDict(
-            {group: TensorDict({"observation": observation}, observation.shape[:-1])}, batch
-        )
-        return self.model(data).get(self.model.out_key)
+        own = next(self.parameters()).device
+        team = TensorDict({"observation": observation.to(own)}, observation.shape[:-1])
+        data = TensorDict({self.model.agent_group: team}, observation.shape[:-2])
+        return self.model(data).get(self.model.out_key).to(observation.device)
 
     @property
     def kind(self) -> str:

@@ -98,9 +98,7 @@ class TeacherStore:
 
     def save(self, recipe: Recipe, weights: Mapping[str, Tensor], metadata: Mapping) -> Path:
         """Write a teacher to its address; an existing one is kept. Returns its folder."""
-        return write_teacher(
-            self.path(recipe), weights, {**metadata, "recipe": asdict(recipe)}
-        )
+        return write_teacher(self.path(recipe), weights, {**metadata, "recipe": asdict(recipe)})
 
     def entries(self) -> list[Path]:
         """Return the folders of all teachers, sorted."""

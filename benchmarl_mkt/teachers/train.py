@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import tempfile
-import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -20,18 +19,18 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import episode_returns, random_returns
+from benchmarl_mkt.evaluation import play, random_policy
 from benchmarl_mkt.models import MultiTaskModelConfig
 from benchmarl_mkt.reporting.statistics import mean_interval
 from benchmarl_mkt.serialisation import model_to_dict
-from benchmarl_mkt.teachers.find import experiment_preset, team_specs, teacher_recipe
+from benchmarl_mkt.teachers.find import teacher_experiment, teacher_recipe, team_specs
 from benchmarl_mkt.teachers.load import calibrated_temperature
 from benchmarl_mkt.teachers.store import TeacherStore, write_teacher
 
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
 
-SCORING_EPISODES = 100
+SCORING_EPISODES = 500
 _SCORING_SEED = 10_000  # far from the seeds of training
 Progress = Callable[[int, int, float], None]
 
@@ -91,7 +90,7 @@ def train_teacher(
             return store.path(recipe)
         single = task.single(name)
         with tempfile.TemporaryDirectory(prefix="benchmarl_mkt_") as folder:
-            preset = experiment_preset(config.teacher_experiment)
+            preset = teacher_experiment(config)
             preset.loggers, preset.save_folder = [], folder
             preset.checkpoint_at_end, preset.checkpoint_interval = False, 0
             best = BestCheckpoint(progress)
@@ -133,10 +132,9 @@ def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path
 
 
 def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> dict[str, Any]:
-    """Score the agents with ``weights`` on fresh episodes and describe them for ``teacher.json``."""
+    """Score the agents with ``weights`` on fresh episodes; return what ``teacher.json`` says."""
     model, task = agents_of(experiment, group), experiment.task.single(group)
     model.load_state_dict(weights)
-    env = task.get_env_fun(SCORING_EPISODES, False, _SCORING_SEED, "cpu")()
     values, masks = [], []
 
     def act(data: TensorDictBase) -> TensorDictBase:
@@ -147,30 +145,19 @@ def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> 
         masks.append(mask[active].flatten(0, 1))
         return data.set((group, "action"), out.masked_fill(~mask, -torch.inf).argmax(-1))
 
-    returns = episode_returns(env, act)[group]
-    specs = team_specs(env, group)
-    env.close()
+    returns = play(task, act, SCORING_EPISODES, _SCORING_SEED)[group]
+    random = play(task, random_policy([group]), SCORING_EPISODES, _SCORING_SEED)[group]
     kind = "values" if model.out_key[-1] == "action_value" else "logits"
-    random = random_returns(task, SCORING_EPISODES, _SCORING_SEED)[group]
-    interval, frames = mean_interval(returns.numpy()), experiment.total_frames
     return {
         "kind": kind,
         "task": task.config,
-        "specs": vars(specs),
+        "specs": vars(team_specs(experiment.test_env, group)),
         "model": model_to_dict(experiment.model_config),
         "algorithm": experiment.algorithm_name,
         "seed": experiment.seed,
-        "score": {**interval._asdict(), "episodes": SCORING_EPISODES},
+        "score": {**mean_interval(returns.numpy())._asdict(), "episodes": SCORING_EPISODES},
         "random": {**mean_interval(random.numpy())._asdict(), "episodes": SCORING_EPISODES},
         "temperature": calibrated_temperature(torch.cat(values), torch.cat(masks), kind),
-        "frames": int(frames),
+        "frames": int(experiment.total_frames),
         "versions": {p: version(p) for p in ("benchmarl", "torchrl", "tensordict", "torch")},
     }
-
-
-def quiet() -> None:
-    """Silence what says nothing to a user: notices of TorchRL and BenchMARL's schema lookup."""
-    warnings.filterwarnings("ignore", message="TaskConfig python dataclass not found")
-    warnings.filterwarnings("ignore", message="No episode terminated this iteration")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    logging.getLogger("torchrl").setLevel(logging.ERROR)

@@ -1,0 +1,77 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import settings
+
+import benchmarl_mkt
+from tests.helpers import PUSH, SPEAKER, TINY, task_set
+from tests.toys import register_toys
+
+settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def registered() -> None:
+    torch.set_num_threads(1)
+    benchmarl_mkt.register()
+    register_toys()
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path, monkeypatch) -> Path:
+    """An empty teacher store for every test, and a fixed random state."""
+    store = tmp_path / "store"
+    monkeypatch.setenv("BENCHMARL_MKT_STORE", str(store))
+    torch.manual_seed(0)
+    return store
+
+
+@dataclass
+class TeacherSet:
+    """Trained teachers of two MPE tasks, and how they were trained."""
+
+    store: Path
+    experiment: Path  # the YAML file of their experiment
+    task: object
+    paths: dict[str, Path]
+
+    def config(self, **changes):
+        """A student's configuration that finds them."""
+        from benchmarl_mkt.algorithms import MktConfig
+
+        return MktConfig(
+            **{
+                "teacher_store": str(self.store),
+                "teacher_experiment": str(self.experiment),
+                **changes,
+            }
+        )
+
+
+@pytest.fixture(scope="session")
+def teachers(registered, tmp_path_factory) -> TeacherSet:
+    """Teachers of simple_push and simple_speaker_listener, trained for two iterations."""
+    from benchmarl_mkt.teachers import train_teacher
+
+    folder = tmp_path_factory.mktemp("teachers")
+    experiment = write_tiny_experiment(folder)
+    task = task_set(PUSH, SPEAKER)
+    found = TeacherSet(folder / "store", experiment, task, {})
+    for team in task.team_configs:
+        found.paths[team.name] = train_teacher(found.config(), task, team.name)
+    return found
+
+
+def write_tiny_experiment(folder: Path, **changes) -> Path:
+    """Write ``TINY`` as a preset; ``algorithm.teacher_experiment`` takes such a path."""
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **changes}))
+    return path

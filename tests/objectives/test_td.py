@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from benchmarl_mkt.objectives.td import (
+    chosen_values,
+    greedy_actions,
+    masked_mean,
+    standardise_rewards,
+    td_targets,
+)
+
+REWARDS = hnp.arrays(np.float64, (4, 3), elements=st.floats(-100, 100))
+MASKS = hnp.arrays(np.bool_, (4, 3))
+
+
+def test_standardised_by_hand():
+    """Mean 4 and population variance 8/3 of (2, 4, 6)."""
+    result = standardise_rewards(torch.tensor([2.0, 4.0, 6.0], dtype=torch.float64), eps=0.0)
+    edge = 2 / math.sqrt(8 / 3)
+    assert result.tolist() == pytest.approx([-edge, 0.0, edge])
+
+
+def test_standardised_with_a_mask_by_hand():
+    rewards = torch.tensor([[2.0, 99.0], [4.0, 6.0]], dtype=torch.float64)
+    mask = torch.tensor([[True, False], [True, True]])
+    result = standardise_rewards(rewards, mask, eps=0.0)
+    edge = 2 / math.sqrt(8 / 3)
+    assert result.flatten().tolist() == pytest.approx([-edge, 0.0, 0.0, edge])
+
+
+@given(rewards=REWARDS, mask=MASKS)
+def test_standardised_equals_numpy(rewards, mask):
+    ours = standardise_rewards(torch.from_numpy(rewards), torch.from_numpy(mask)).numpy()
+    expected = np.zeros_like(rewards)
+    chosen = rewards[mask]
+    if chosen.size:
+        expected[mask] = (chosen - chosen.mean()) / (chosen.std() + 1e-5)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_no_mask_equals_a_full_one_and_constants_become_zero():
+    rewards = torch.randn(5, 2)
+    full = torch.ones(5, 2, dtype=torch.bool)
+    torch.testing.assert_close(standardise_rewards(rewards), standardise_rewards(rewards, full))
+    assert (standardise_rewards(torch.full((3,), 7.0)) == 0).all()
+    assert (standardise_rewards(rewards, ~full) == 0).all()
+
+
+def test_greedy_takes_the_best_available_action():
+    values = torch.tensor([[[1.0, 5.0, 3.0], [-9.0, -1.0, -2.0]]])
+    mask = torch.tensor([[[True, False, True], [True, False, False]]])
+    assert greedy_actions(values).tolist() == [[1, 1]]
+    assert greedy_actions(values, mask).tolist() == [[2, 0]]
+
+
+@given(
+    values=hnp.arrays(np.float64, (3, 2, 4), elements=st.floats(-1e6, 1e6)),
+    mask=hnp.arrays(np.bool_, (3, 2, 4)),
+)
+def test_greedy_never_takes_a_masked_action(values, mask):
+    mask[..., 1] |= ~mask.any(-1)
+    action = greedy_actions(torch.from_numpy(values), torch.from_numpy(mask))
+    for index in np.ndindex(3, 2):
+        assert mask[index][action[index]]
+        assert values[index][action[index]] == values[index][mask[index]].max()
+
+
+def test_chosen_values_by_hand():
+    values = torch.arange(12.0).view(2, 2, 3)
+    assert chosen_values(values, torch.tensor([[0, 2], [1, 1]])).tolist() == [[0, 5], [7, 10]]
+
+
+def test_target_by_hand():
+    targets = td_targets(
+        torch.tensor([1.0, 1.0]), torch.tensor([10.0, 10.0]), torch.tensor([False, True]), 0.9
+    )
+    assert targets.tolist() == pytest.approx([10.0, 1.0])
+
+
+def test_masked_mean_counts_true_entries_only():
+    values = torch.tensor([1.0, 2.0, 30.0])
+    assert masked_mean(values, torch.tensor([True, True, False])).item() == 1.5
+    assert masked_mean(values).item() == 11.0
+    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).item() == 0.0
