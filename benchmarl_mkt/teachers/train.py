@@ -50,6 +50,10 @@ class BestCheckpoint(Callback):
         self.weights: dict[str, Tensor] | None = None
         self._progress = progress
 
+    def __getstate__(self) -> dict[str, Any]:
+        """BenchMARL pickles an experiment's callbacks; where progress goes is not part of it."""
+        return {**self.__dict__, "_progress": None, "experiment": None}
+
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         if self._progress is not None:
             config = self.experiment.config
