@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +126,16 @@ class Mkt(Algorithm):
             device=self.device,
         )
         return TensorDictSequential(self.policy)
+
+    def process_env_fun(self, env_fun: Callable[[], EnvBase]) -> Callable[[], EnvBase]:
+        """Lock the environment's specs: TorchRL then derives its keys once, not at every step."""
+
+        def make() -> EnvBase:
+            env = env_fun()
+            env.set_spec_lock_()
+            return env
+
+        return make
 
     def process_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Cut a batch [B, T] into segments with T + 1 observations."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -83,6 +84,7 @@ class MktLoss(LossModule):
         super().__init__()
         self.tasks = list(network.embeddings)
         self.convert_to_functional(network, "network", create_target_params=True)
+        self._bind()
         self.discount = gamma
         if not isinstance(temperature, Mapping):
             temperature = dict.fromkeys(self.tasks, temperature)
@@ -94,6 +96,22 @@ class MktLoss(LossModule):
         self.double_q, self.standardise = double_q, standardise
         self.register_buffer("alpha", torch.tensor(1.0))
         self.last_terms: dict[str, dict[str, Tensor]] = {}
+
+    def _bind(self) -> None:
+        """Give both parameter sets a module of their own.
+
+        The parameters stay those of ``network_params`` and ``target_network_params``; swapping
+        them into the one functional module at every call would take a tenth of an update.
+        """
+        for name in ("network", "target_network"):
+            module = copy.deepcopy(self.network)
+            getattr(self, f"{name}_params").to_module(module)
+            self.__dict__[f"_bound_{name}"] = module
+
+    def _apply(self, fn, recurse: bool = True) -> MktLoss:
+        super()._apply(fn, recurse)
+        self._bind()  # moving to a device or type may have replaced the tensors
+        return self
 
     @property
     def in_keys(self) -> list:
@@ -141,9 +159,8 @@ class MktLoss(LossModule):
         choice of the next action and the student's policy.
         """
         batches = {task: self._unpack(tensordict.get(task)) for task in tasks}
-        with self.network_params.to_module(self.network):
-            online = {task: self._online(task, batches[task]) for task in tasks}
-        with torch.no_grad(), self.target_network_params.to_module(self.network):
+        online = {task: self._online(task, batches[task]) for task in tasks}
+        with torch.no_grad():
             following = {
                 task: self._next_value(task, batches[task], online[task][0]) for task in tasks
             }
@@ -164,16 +181,16 @@ class MktLoss(LossModule):
 
     def _online(self, task: str, batch: dict) -> tuple[Tensor, Tensor]:
         """Action values [B, T+1, N, A] and the team's value [B, T] of the actions taken."""
-        values = self.network(task, batch["observation"], batch["is_init"])
+        values = self._bound_network(task, batch["observation"], batch["is_init"])
         taken = chosen_values(values[:, :-1], batch["action"])
-        return values, self.network.mixer(task, taken, batch["state"][:, :-1])
+        return values, self._bound_network.mixer(task, taken, batch["state"][:, :-1])
 
     def _next_value(self, task: str, batch: dict, online: Tensor) -> Tensor:
         """The target network's team value [B, T] of the next states' greedy actions."""
-        values = self.network(task, batch["observation"], batch["is_init"])[:, 1:]
+        values = self._bound_target_network(task, batch["observation"], batch["is_init"])[:, 1:]
         choosing = online.detach()[:, 1:] if self.double_q else values
         best = chosen_values(values, greedy_actions(choosing, batch["action_mask"][:, 1:]))
-        return self.network.mixer(task, best, batch["state"][:, 1:])
+        return self._bound_target_network.mixer(task, best, batch["state"][:, 1:])
 
     def _td(self, batch: dict, q_tot: Tensor, following: Tensor) -> Tensor:
         """Eq. 5, mean over the active steps whose next observation is known."""
