@@ -85,7 +85,7 @@ def _task_and_algorithm(cfg):
 
     from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.algorithms.mkt import check_task
-    from benchmarl_mkt.teachers.find import check_named
+    from benchmarl_mkt.teachers.find import check_named, experiment_preset
 
     name = HydraConfig.get().runtime.choices.task
     task = load_task_config_from_hydra(cfg.task, name)
@@ -98,6 +98,7 @@ def _task_and_algorithm(cfg):
                 "experiment.share_policy_params: must be true with algorithm=mkt, whose trunk is "
                 "shared by all agents and tasks"
             )
+        experiment_preset(algorithm.teacher_experiment)
         env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
         check_task(algorithm, task, env)
         check_named(algorithm.teachers, list(task.group_map(env)))

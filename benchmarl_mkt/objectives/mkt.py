@@ -105,7 +105,7 @@ class MktLoss(LossModule):
         """
         for name in ("network", "target_network"):
             module = copy.deepcopy(self.network)
-            getattr(self, f"{name}_params").to_module(module)
+            self._modules[f"{name}_params"].to_module(module)
             self.__dict__[f"_bound_{name}"] = module
 
     def _apply(self, fn, recurse: bool = True) -> MktLoss:

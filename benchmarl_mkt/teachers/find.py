@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from benchmarl.experiment import ExperimentConfig
-from benchmarl.utils import _read_yaml_config
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments import MultiTaskClass
@@ -39,31 +39,30 @@ def experiment_preset(name: str) -> ExperimentConfig:
     Raises:
         ValueError: if there is no such file.
     """
-    path = conf_path() / "experiment" / f"{name}.yaml"
-    path = path if path.is_file() else Path(name).expanduser()
-    if not path.is_file():
-        known = sorted(p.stem for p in (conf_path() / "experiment").glob("*.yaml"))
-        raise ValueError(
-            f"algorithm.teacher_experiment: no preset '{name}'; use one of {known} or a YAML file"
-        )
     config = ExperimentConfig.get_from_yaml()
-    for key, value in _with_bases(path).items():
+    for key, value in _read_preset(name).items():
         if not hasattr(config, key):
-            raise ValueError(f"{path.name}: unknown key '{key}' of an experiment")
+            raise ValueError(f"algorithm.teacher_experiment: {name} has an unknown key '{key}'")
         setattr(config, key, value)
     return config
 
 
-def _with_bases(path: Path) -> dict[str, Any]:
+def _read_preset(name: str) -> dict[str, Any]:
     """A preset's values over those of the presets in its ``defaults`` list."""
-    import yaml
-
-    defaults = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
+    folder = conf_path() / "experiment"
+    path = folder / f"{name}.yaml"
+    path = path if path.is_file() else Path(name).expanduser()
+    if not path.is_file():
+        known = sorted(preset.stem for preset in folder.glob("*.yaml"))
+        raise ValueError(
+            f"algorithm.teacher_experiment: no preset '{name}'; use one of {known} or a YAML file"
+        )
+    values = yaml.safe_load(path.read_text()) or {}
     merged: dict[str, Any] = {}
-    for base in defaults:
+    for base in values.pop("defaults", []):
         if base not in ("_self_", "base_experiment", "experiment_config"):
-            merged.update(_with_bases(path.parent / f"{base}.yaml"))
-    return {**merged, **_read_yaml_config(str(path))}
+            merged.update(_read_preset(base))
+    return {**merged, **values}
 
 
 def teacher_experiment(config: MktConfig) -> ExperimentConfig:
