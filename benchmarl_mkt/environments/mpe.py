@@ -1,12 +1,11 @@
 """The multi-particle environments (MPE), many copies stepped as one TorchRL environment.
 
-The game is `mpe2 <https://mpe2.farama.org>`_ itself (discrete actions): its own worlds, scenarios
-and action decoding; only the turn-taking AEC layer around them is left out.
+The game is that of `mpe2 <https://mpe2.farama.org>`_ (discrete actions), without the turn-taking
+AEC layer around it; see :mod:`benchmarl_mkt.environments.mpe_games`.
 """
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from benchmarl_mkt.environments.mpe_games import make_games
 from benchmarl_mkt.paths import conf_path
 
 
@@ -54,12 +54,10 @@ class MpeEnv(EnvBase):
         super().__init__(device=device, batch_size=[num_envs])
         self.max_cycles = max_cycles
         self.terminate_at_limit = terminate_at_limit
-        self._game = _load_scenario(scenario).raw_env(max_cycles=max_cycles)
-        self._game.reset()
-        self._worlds = [self._game.scenario.make_world() for _ in range(num_envs)]
+        self.games = make_games(scenario, num_envs, max_cycles)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self.set_seed(seed)
-        names = self._game.possible_agents
+        names = self.games.agents
         self.group_map: dict[str, list[str]] = {}
         for name in names:
             self.group_map.setdefault(re.sub(r"_\d+$", "", name), []).append(name)
@@ -73,8 +71,8 @@ class MpeEnv(EnvBase):
         observation, action, reward = Composite(), Composite(), Composite()
         for group, members in self.group_map.items():
             shape = (*self.batch_size, len(members))
-            size = self._game.observation_space(members[0]).shape[0]
-            n_actions = self._game.action_space(members[0]).n
+            size = self.games.game.observation_space(members[0]).shape[0]
+            n_actions = self.games.game.action_space(members[0]).n
             for spec, key, leaf in (
                 (observation, "observation", Unbounded((*shape, size))),
                 (action, "action", Categorical(int(n_actions), shape=shape)),
@@ -95,68 +93,44 @@ class MpeEnv(EnvBase):
         ).to(self.device)
 
     def _set_seed(self, seed: int | None) -> None:
-        streams = np.random.SeedSequence(seed).spawn(len(self._worlds))
+        streams = np.random.SeedSequence(seed).spawn(self.batch_size[0])
         self._generators = [np.random.default_rng(stream) for stream in streams]
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
-        slots = range(len(self._worlds)) if mask is None else mask.view(-1).nonzero().view(-1)
+        slots = range(self.batch_size[0]) if mask is None else mask.view(-1).nonzero().view(-1)
         for slot in map(int, slots):
-            self._game.scenario.reset_world(self._worlds[slot], self._generators[slot])
+            self.games.reset(slot, self._generators[slot])
             self._elapsed[slot] = 0
-        return self._output([self._observe(world) for world in self._worlds])
+        return self._output()
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        actions = torch.zeros(self.batch_size[0], len(self._game.possible_agents), dtype=torch.int)
+        actions = np.zeros((self.batch_size[0], len(self.games.agents)), dtype=np.int64)
         for group, indices in self._indices.items():
-            actions[:, indices] = tensordict.get((group, "action")).to(actions)
-        observations, rewards = [], []
-        for world, chosen in zip(self._worlds, actions.tolist()):
-            self._game.world = world
-            self._game.current_actions = chosen
-            self._game._execute_world_step()
-            observations.append(self._observe(world))
-            rewards.append(list(self._game.rewards.values()))
+            actions[:, indices] = tensordict.get((group, "action")).cpu().numpy()
+        rewards = self.games.step(actions)
         self._elapsed += 1
-        return self._output(observations, rewards)
+        return self._output(rewards)
 
-    def _observe(self, world: Any) -> list[np.ndarray]:
-        return [self._game.scenario.observation(agent, world) for agent in world.agents]
-
-    def _output(self, observations: list, rewards: list | None = None) -> TensorDict:
-        """Stack the copies' observations (and rewards) into a tensordict with done flags."""
-        ended = torch.from_numpy(self._elapsed >= self.max_cycles).unsqueeze(-1).to(self.device)
+    def _output(self, rewards: np.ndarray | None = None) -> TensorDict:
+        """Put observations, done flags and ``rewards`` [B, agents], if any, into a tensordict."""
+        ended = torch.from_numpy(self._elapsed >= self.max_cycles).unsqueeze(-1)
         never = torch.zeros_like(ended)
-        out = TensorDict(
-            {
-                "done": ended,
-                "terminated": ended.clone() if self.terminate_at_limit else never,
-                "truncated": never.clone() if self.terminate_at_limit else ended.clone(),
-            },
-            batch_size=self.batch_size,
-            device=self.device,
-        )
+        terminated, truncated = (ended, never) if self.terminate_at_limit else (never, ended)
+        content: dict[str, Any] = {
+            "done": ended,
+            "terminated": terminated.clone(),
+            "truncated": truncated.clone(),
+        }
+        observations = self.games.observe()
         for group, indices in self._indices.items():
-            stacked = np.array([[copy[i] for i in indices] for copy in observations], np.float32)
-            content = {"observation": torch.from_numpy(stacked)}
+            seen = np.stack([observations[i] for i in indices], 1, dtype=np.float32)
+            entries = {"observation": torch.from_numpy(seen)}
             if rewards is not None:
-                earned = np.array([[copy[i] for i in indices] for copy in rewards], np.float32)
-                content["reward"] = torch.from_numpy(earned).unsqueeze(-1)
-            out[group] = TensorDict(
-                content, batch_size=(*self.batch_size, len(indices)), device=self.device
-            )
-        return out
-
-
-def _load_scenario(name: str) -> Any:
-    try:
-        return importlib.import_module(f"mpe2.{name}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name == "mpe2":
-            raise ImportError(
-                f"the task mpe/{name} needs mpe2: pip install 'benchmarl-mkt[mpe]'"
-            ) from error
-        raise
+                earned = torch.from_numpy(rewards[:, indices, None].astype(np.float32))
+                entries["reward"] = earned
+            content[group] = TensorDict(entries, (*self.batch_size, len(indices)))
+        return TensorDict(content, self.batch_size).to(self.device)
 
 
 class MpeClass(TaskClass):

@@ -16,8 +16,8 @@ class MultiTaskMixer(nn.Module):
 
     The hypernetworks W_1 and W_2 have two layers; b_1 is linear and b_2 has two layers, as in
     QMIX (`arXiv:1803.11485 <https://arxiv.org/abs/1803.11485>`_). Absolute weights make Q_tot
-    monotone in every agent's value. All four read the same embedding z, so their first layers are
-    one product, and so are the second ones of W_1 and W_2 where shapes allow.
+    monotone in every agent's value. All four read the same z, so their first layers are one
+    product, ``first``; ``second_*`` are the second layers.
 
     Args:
         state_sizes: task -> size S_k of its state.
@@ -38,25 +38,27 @@ class MultiTaskMixer(nn.Module):
     ):
         super().__init__()
         self.n_agents, self.mixing_embed_dim = n_agents, mixing_embed_dim
+        self._hidden = [hypernet_embed_dim, hypernet_embed_dim, mixing_embed_dim]
         linear, embed = nn.Linear, mixing_embed_dim
         self.state_embeddings = nn.ModuleDict(
             {task: linear(size, state_embed_dim) for task, size in state_sizes.items()}
         )
-        self.weights_1 = _two_layers(state_embed_dim, hypernet_embed_dim, n_agents * embed)
-        self.weights_2 = _two_layers(state_embed_dim, hypernet_embed_dim, embed)
-        self.bias_1 = linear(state_embed_dim, embed)
-        self.bias_2 = _two_layers(state_embed_dim, embed, 1)
+        self.first = linear(state_embed_dim, sum(self._hidden) + embed)
+        self.second_w1 = linear(hypernet_embed_dim, n_agents * embed)
+        self.second_w2 = linear(hypernet_embed_dim, embed)
+        self.second_b2 = linear(embed, 1)
         self.to(device)
 
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
         """Mix values [*B, n_agents] in the state [*B, S_k] of ``task`` into [*B]."""
-        batch = values.shape[:-1]
-        values = values.reshape(-1, self.n_agents, 1)
+        rows = values.reshape(-1, self.n_agents, 1)  # [M, N, 1]
         z = torch.relu(self.state_embeddings[task](state.reshape(-1, state.shape[-1])))
-        w1 = self.weights_1(z).abs().view(-1, self.n_agents, self.mixing_embed_dim)
-        hidden = nn.functional.elu((values * w1).sum(1) + self.bias_1(z))  # [M, embed]
-        total = (hidden * self.weights_2(z).abs()).sum(-1) + self.bias_2(z).squeeze(-1)
-        return total.view(batch)
+        hyper, b1 = self.first(z).split([sum(self._hidden), self.mixing_embed_dim], -1)
+        for_w1, for_w2, for_b2 = torch.relu(hyper).split(self._hidden, -1)
+        w1 = self.second_w1(for_w1).abs().view(-1, self.n_agents, self.mixing_embed_dim)
+        hidden = nn.functional.elu((rows * w1).sum(1) + b1)  # [M, embed]
+        total = (hidden * self.second_w2(for_w2).abs()).sum(-1) + self.second_b2(for_b2).squeeze(-1)
+        return total.view(values.shape[:-1])
 
 
 class VdnMixer(nn.Module):
@@ -65,7 +67,3 @@ class VdnMixer(nn.Module):
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
         """Sum values [*B, n_agents] into [*B]; the state is not used."""
         return values.sum(-1)
-
-
-def _two_layers(size_in: int, hidden: int, size_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(size_in, hidden), nn.ReLU(), nn.Linear(hidden, size_out))

@@ -27,11 +27,12 @@ def distillation_kl(
         adds nothing.
     """
     log_teacher = masked_log_softmax(teacher_values / temperature, mask)
-    log_student = masked_log_softmax(student_values / student_temperature, mask)
-    divergence = log_teacher.exp() * (log_teacher - log_student)
-    if mask is not None:
-        divergence = divergence.masked_fill(~mask, 0.0)
-    return divergence.sum((-2, -1))
+    if not isinstance(student_temperature, float) or student_temperature != 1.0:
+        student_values = student_values / student_temperature
+    log_student = masked_log_softmax(student_values, mask)
+    # Where the mask is false the teacher's probability is exactly zero and both logarithms are
+    # finite; without any available action both policies are uniform: either way nothing is added.
+    return (log_teacher.exp() * (log_teacher - log_student)).sum((-2, -1))
 
 
 def policy_entropy(values: Tensor, mask: Tensor | None = None, temperature: float = 1.0) -> Tensor:

@@ -135,19 +135,17 @@ class MktLoss(LossModule):
         """Return the losses of the tasks in the batch; see the class."""
         tasks = [task for task in self.tasks if task in tensordict.keys()]
         terms = self.terms(tensordict, tasks)
+        kl, td = (sum(terms[task][name] for task in tasks) for name in ("kl", "td"))
         self.last_terms = {
             task: {name: value.detach() for name, value in values.items()}
             for task, values in terms.items()
         }
-        kl = torch.stack([terms[task]["kl"] for task in tasks])
-        td = torch.stack([terms[task]["td"] for task in tasks])
-        loss = ((1.0 - self.alpha) * kl + self.alpha * td).sum()
         return TensorDict(
             {
-                "loss": loss,
-                "kl": kl.detach().mean(),
-                "td": td.detach().mean(),
-                "q_tot": torch.stack([terms[task]["q_tot"] for task in tasks]).mean(),
+                "loss": torch.lerp(kl, td, self.alpha),  # Eq. 6: (1 - a) KL + a TD
+                "kl": kl.detach() / len(tasks),
+                "td": td.detach() / len(tasks),
+                "q_tot": sum(terms[task]["q_tot"] for task in tasks) / len(tasks),
                 "alpha": self.alpha.clone(),
             }
         )

@@ -8,7 +8,7 @@ import torch
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.data.replay_buffers import RandomSampler
 
 UPDATES = ("sequential", "joint")
@@ -96,7 +96,7 @@ class MultiTaskReplayBuffer:
             )
         self.tasks, self.update = list(tasks), update
         self.buffers = {
-            task: TensorDictReplayBuffer(
+            task: ReplayBuffer(
                 storage=LazyTensorStorage(capacity, device=device),
                 sampler=RandomSampler(),
                 batch_size=batch_size,
@@ -116,22 +116,24 @@ class MultiTaskReplayBuffer:
     def extend(self, segments: TensorDictBase) -> None:
         """Add segments [B] that hold all tasks."""
         for task, buffer in self.buffers.items():
-            buffer.extend(segments.select(task))
+            buffer.extend(segments.get(task))
 
     def sample(self) -> TensorDict:
         """Return the next minibatch [batch_size], nested by task."""
         if self.update == "joint":
-            first, *others = (self.sample_task(task) for task in self.tasks)
-            for other in others:
-                first.update(other)
-            return first
+            return self._nested({task: self.buffers[task].sample() for task in self.tasks})
         task = self.tasks[self._turn]
         self._turn = (self._turn + 1) % len(self.tasks)
         return self.sample_task(task)
 
     def sample_task(self, task: str) -> TensorDict:
         """Return a minibatch of one task; does not change whose turn is next."""
-        return self.buffers[task].sample().select(task)
+        return self._nested({task: self.buffers[task].sample()})
+
+    @staticmethod
+    def _nested(samples: dict[str, TensorDictBase]) -> TensorDict:
+        first = next(iter(samples.values()))
+        return TensorDict(samples, batch_size=first.batch_size, device=first.device)
 
     def update_tensordict_priority(self, data: TensorDictBase) -> None:
         """Nothing to update: sampling is uniform."""

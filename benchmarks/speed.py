@@ -1,0 +1,466 @@
+"""How fast training is: ratios measured side by side in one process, a table and JSON.
+
+    python benchmarks/speed.py [--repeats 200] [--out benchmarks/results/speed.json]
+
+Everything runs on one thread of the CPU; contenders take turns, and medians are reported, since
+machines drift. An update is one task's: 32 episodes of 25 steps, 2 agents, hidden 64, mixing 32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarl.algorithms import QmixConfig
+from benchmarl.experiment import Experiment
+from benchmarl.models import MlpConfig
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+import benchmarl_mkt
+from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.environments import MultiTaskClass, MultiTaskTask
+from benchmarl_mkt.environments.mpe import MpeEnv
+from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.quiet import quiet
+from benchmarl_mkt.serialisation import model_to_dict
+from benchmarl_mkt.teachers.find import experiment_preset, team_specs
+from benchmarl_mkt.teachers.load import build_model
+from benchmarl_mkt.teachers.store import write_teacher
+
+STUDENT = "student"
+
+
+def medians(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Call the contenders in turn; return each one's median milliseconds."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for repeat in range(repeats + 3):
+        for name, call in contenders.items():
+            start = time.perf_counter()
+            call()
+            if repeat >= 3:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def make_experiment(
+    task: MultiTaskClass, folder: Path, teachers: bool = True, num_envs: int = 10, **algorithm: Any
+) -> Experiment:
+    """Build an MKT experiment with untrained teachers and full-size minibatches."""
+    config = experiment_preset("mkt_quick")
+    config.save_folder, config.loggers = str(folder), ["csv"]
+    config.evaluation, config.checkpoint_at_end, config.create_json = False, False, False
+    config.off_policy_n_envs_per_worker = num_envs
+    config.off_policy_collected_frames_per_batch = 25 * num_envs
+    config.off_policy_n_optimizer_steps = num_envs
+    config.max_n_frames = 25 * num_envs * 1000
+    named = untrained_teachers(task, folder / "teachers") if teachers else {}
+    annealing = {"start": 0.5, "end": 0.5, "fraction": 1.0}
+    if not teachers:
+        annealing = {"start": 1.0, "end": 1.0, "fraction": 1.0}
+    return Experiment(
+        task=task,
+        algorithm_config=MktConfig(teachers=named, annealing=annealing, **algorithm),
+        model_config=MultiTaskModelConfig(),
+        seed=0,
+        config=config,
+    )
+
+
+def untrained_teachers(task: MultiTaskClass, folder: Path) -> dict[str, str]:
+    """Write a teacher of random weights for every task; return their folders."""
+    env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
+    model = model_to_dict(MultiTaskModelConfig())
+    paths = {}
+    for name in env.teams:
+        specs = team_specs(env, name)
+        weights = build_model(model, specs, "values").state_dict()
+        metadata = {"kind": "values", "specs": vars(specs), "model": model, "temperature": 0.02}
+        paths[name] = str(write_teacher(folder / name, weights, metadata))
+    env.close()
+    return paths
+
+
+def fill(experiment: Experiment, batches: int = 4) -> None:
+    """Collect some batches into the replay."""
+    iterator = iter(experiment.collector)
+    for _ in range(batches):
+        batch = next(iterator)
+        segments = experiment.algorithm.process_batch(STUDENT, batch)
+        experiment.replay_buffers[STUDENT].extend(segments)
+
+
+def mpe(count: int) -> MultiTaskClass:
+    """Return a set of ``count`` tasks: those of the MPE set, over and over."""
+    entries = MultiTaskTask.MPE.get_from_yaml().team_configs
+    tasks = [
+        {**asdict(entries[i % len(entries)]), "name": f"{entries[i % len(entries)].name}_{i}"}
+        for i in range(count)
+    ]
+    return MultiTaskClass("speed", {"tasks": tasks})
+
+
+class BareMkt:
+    """The same mathematics as a hand-written PyTorch loop on plain tensors: the yardstick."""
+
+    def __init__(self, sizes: tuple[int, int, int, int], episodes: int = 40, steps: int = 25):
+        agents, length, actions, state = sizes
+        torch.manual_seed(0)
+
+        def two(a: int, b: int, c: int) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, c))
+
+        def network() -> nn.ModuleDict:
+            return nn.ModuleDict(
+                {
+                    "agent": nn.Sequential(
+                        *(nn.Linear(length, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()),
+                        nn.Linear(64, actions),
+                    ),
+                    "state": nn.Linear(state, 32),
+                    "w1": two(32, 64, 32 * agents),
+                    "w2": two(32, 64, 32),
+                    "b1": nn.Linear(32, 32),
+                    "b2": two(32, 32, 1),
+                }
+            )
+
+        self.online, self.target = network(), network().requires_grad_(False)
+        self.target.load_state_dict(self.online.state_dict())
+        self.parameters = list(self.online.parameters())
+        self.optimizer = torch.optim.Adam(self.parameters, lr=5e-4, fused=True)
+        shape = (episodes, steps + 1, agents)
+        self.observation = torch.randn(*shape, length)
+        self.mask = torch.ones(*shape, actions, dtype=torch.bool)
+        self.state = torch.randn(episodes, steps + 1, state)
+        self.action = torch.randint(actions, (episodes, steps, agents))
+        self.reward = torch.randn(episodes, steps)
+        self.terminated = torch.zeros(episodes, steps, dtype=torch.bool)
+        self.active = torch.ones(episodes, steps, dtype=torch.bool)
+        self.teacher = torch.randn(episodes, steps, agents, actions)
+        self.agents, self.updates = agents, 0
+
+    def values(self, net: nn.ModuleDict, observation: Tensor) -> Tensor:
+        rows = net["agent"](observation.reshape(-1, observation.shape[-1]))
+        return rows.view(*observation.shape[:-1], -1)
+
+    def mix(self, net: nn.ModuleDict, values: Tensor, state: Tensor) -> Tensor:
+        z = torch.relu(net["state"](state.reshape(-1, state.shape[-1])))
+        w1 = net["w1"](z).abs().view(-1, self.agents, 32)
+        hidden = nn.functional.elu((values.reshape(-1, self.agents, 1) * w1).sum(1) + net["b1"](z))
+        total = (hidden * net["w2"](z).abs()).sum(-1) + net["b2"](z).squeeze(-1)
+        return total.view(values.shape[:-1])
+
+    def update(self) -> None:
+        """Sample 32 episodes and take one step."""
+        index = torch.randint(len(self.observation), (32,))
+        mask, state, active = self.mask[index], self.state[index], self.active[index]
+        observation, low = self.observation[index], -1e30
+        values = self.values(self.online, observation)
+        taken = values[:, :-1].gather(-1, self.action[index].unsqueeze(-1)).squeeze(-1)
+        q_tot = self.mix(self.online, taken, state[:, :-1])
+        with torch.no_grad():
+            best = values[:, 1:].masked_fill(~mask[:, 1:], low).argmax(-1, keepdim=True)
+            following = self.values(self.target, observation)[:, 1:].gather(-1, best).squeeze(-1)
+            reward = self.reward[index]
+            reward = (reward - reward.mean()) / (reward.std(correction=0) + 1e-5)
+            ongoing = ~self.terminated[index]
+            goal = reward + 0.99 * ongoing * self.mix(self.target, following, state[:, 1:])
+        count = active.sum()
+        td = ((q_tot - goal).square() * active).sum() / count
+        log_t = (self.teacher[index] / 0.02).masked_fill(~mask[:, :-1], low).log_softmax(-1)
+        log_s = values[:, :-1].masked_fill(~mask[:, :-1], low).log_softmax(-1)
+        kl = (log_t.exp() * (log_t - log_s)).sum((-2, -1))
+        loss = 0.5 * (kl * active).sum() / count + 0.5 * td
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 10.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.updates += 1
+        if self.updates % 200 == 0:
+            self.target.load_state_dict(self.online.state_dict())
+
+    def products(self) -> None:
+        """Do the linear layers of an update alone, forward and backward: the floor."""
+        observation, state = self.observation[:32], self.state[:32]
+        rows = observation.reshape(-1, observation.shape[-1])
+        inputs = state[:, :-1].reshape(-1, state.shape[-1])
+        outputs = self._linears(self.online, rows, inputs)
+        torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            self._linears(self.target, rows, state[:, 1:].reshape(-1, state.shape[-1]))
+
+    def _linears(self, net: nn.ModuleDict, rows: Tensor, state: Tensor) -> list[Tensor]:
+        for layer in net["agent"]:
+            rows = layer(rows) if isinstance(layer, nn.Linear) else rows
+        z, outputs = net["state"](state), [rows]
+        for name in ("w1", "w2", "b2"):
+            outputs.append(net[name][2](net[name][0](z)))
+        return [*outputs, net["b1"](z)]
+
+
+def measure_updates(folder: Path, repeats: int) -> dict[str, float]:
+    """(a)-(d): an MKT update through BenchMARL's loop, bare, stock QMIX, and the floor."""
+    experiment = make_experiment(mpe(1), folder)
+    fill(experiment)
+    team = next(iter(experiment.test_env.teams.values()))
+    bare = BareMkt((team.n_agents, team.observation_size, team.n_actions, team.state_size))
+    stock = stock_qmix(folder)
+    (group,) = stock.group_map
+    return medians(
+        {
+            "mkt_update": lambda: experiment._optimizer_loop(STUDENT),
+            "bare_update": bare.update,
+            "stock_qmix_update": lambda: stock._optimizer_loop(group),
+            "products": bare.products,
+        },
+        repeats,
+    )
+
+
+def stock_qmix(folder: Path) -> Experiment:
+    """Build BenchMARL's QMIX on one task of the same sizes, its buffer filled."""
+    config = experiment_preset("mkt_quick")
+    config.save_folder, config.loggers = str(folder), ["csv"]
+    config.evaluation, config.checkpoint_at_end, config.create_json = False, False, False
+    config.adam_extra_kwargs = {}  # as it comes
+    experiment = Experiment(
+        task=mpe(1),
+        algorithm_config=QmixConfig.get_from_yaml(),
+        model_config=MlpConfig(num_cells=[64, 64], layer_class=nn.Linear, activation_class=nn.ReLU),
+        seed=0,
+        config=config,
+    )
+    (group,) = experiment.group_map
+    iterator = iter(experiment.collector)
+    for _ in range(8):
+        batch = next(iterator).exclude(*experiment._get_excluded_keys(group))
+        batch = experiment.algorithm.process_batch(group, batch).reshape(-1)
+        experiment.replay_buffers[group].extend(batch)
+    return experiment
+
+
+def measure_phases(folder: Path, repeats: int) -> dict[str, float]:
+    """(a): the phases of an update through the loop; ``rest`` is the loop's own bookkeeping."""
+    experiment = make_experiment(mpe(1), folder)
+    fill(experiment)
+    buffer, loss = experiment.replay_buffers[STUDENT], experiment.losses[STUDENT]
+    optimizer = experiment.optimizers[STUDENT]["loss"]
+    updater, callback = experiment.target_updaters[STUDENT], experiment.callbacks[-1]
+    kept: dict[str, Any] = {}
+    phases = {
+        "sample": lambda: kept.update(batch=buffer.sample()),
+        "forward": lambda: kept.update(out=loss(kept["batch"])),
+        "backward": lambda: kept["out"]["loss"].backward(),
+        "clip": lambda: experiment._grad_clip(optimizer),
+        "adam": optimizer.step,
+        "zero_grad": optimizer.zero_grad,
+        "target": updater.step,
+        "callback": lambda: callback.on_train_step(kept["batch"], STUDENT),
+    }
+    found = medians({**phases, "loop": lambda: experiment._optimizer_loop(STUDENT)}, repeats)
+    total = found.pop("loop")
+    return {**found, "rest": total - sum(found.values()), "total": total}
+
+
+def measure_collection(folder: Path, repeats: int) -> dict[str, float]:
+    """(e): frames per second and task at 10 environments: raw games, rounds, collector."""
+    task = MultiTaskTask.MPE.get_from_yaml()
+    raw = [MpeEnv(team.task.split("/")[1], 10, seed=0) for team in task.team_configs]
+    actions = [env.rand_action(env.reset()) for env in raw]
+    rounds = task.get_env_fun(10, continuous_actions=False, seed=0, device="cpu")()
+    chosen = rounds.rand_action(rounds.reset())
+    experiment = make_experiment(task, folder)
+    iterator = iter(experiment.collector)
+
+    def play_raw() -> None:
+        for env, action in zip(raw, actions):
+            games = action.select(*env.action_keys)
+            for _ in range(25):
+                env._step(games)
+            env._reset()
+
+    def play_rounds() -> None:
+        with torch.no_grad():
+            for _ in range(25):
+                rounds._step(chosen)
+            rounds._reset()
+
+    def collect() -> None:
+        with set_exploration_type(ExplorationType.RANDOM):
+            next(iterator)
+
+    found = medians(
+        {"raw_games": play_raw, "rounds": play_rounds, "collector": collect}, max(repeats // 4, 10)
+    )
+    return {name: 250 * 3 / (milliseconds / 1e3) for name, milliseconds in found.items()}
+
+
+def measure_epoch(folder: Path, repeats: int) -> dict[str, float]:
+    """(f): milliseconds of one epoch of the three-task set at 10 environments, by phase."""
+    task = MultiTaskTask.MPE.get_from_yaml()
+    experiment = make_experiment(task, folder)
+    iterator, buffer = iter(experiment.collector), experiment.replay_buffers[STUDENT]
+    kept: dict[str, Any] = {}
+
+    def store() -> None:
+        buffer.extend(experiment.algorithm.process_batch(STUDENT, kept["batch"]))
+
+    def learn() -> None:
+        steps = experiment.config.off_policy_n_optimizer_steps
+        kept["td"] = torch.stack([experiment._optimizer_loop(STUDENT) for _ in range(steps)])
+
+    def log() -> None:
+        logger = experiment.logger
+        logger.log_collection(kept["batch"], task=task, total_frames=0, step=0)
+        logger.log_training(STUDENT, kept["td"], step=0)
+        experiment._on_train_end(kept["td"], STUDENT)
+
+    stock = stock_qmix(folder)
+    (group,) = stock.group_map
+    found = medians(
+        {
+            "collect": lambda: kept.update(batch=next(iterator)),
+            "store": store,
+            "learn": learn,
+            "log": log,
+            "stock_qmix_update": lambda: [stock._optimizer_loop(group) for _ in range(10)],
+        },
+        max(repeats // 10, 5),
+    )
+    per_epoch = {name: value / 10 for name, value in found.items()}
+    stock_update = per_epoch.pop("stock_qmix_update")
+    return {**per_epoch, "total": sum(per_epoch.values()), "stock_qmix_update": stock_update}
+
+
+def measure_growth(folder: Path, repeats: int) -> dict[str, dict[str, float]]:
+    """(g): milliseconds of an epoch's K updates as tasks are added, one by one or joint."""
+    found: dict[str, dict[str, float]] = {}
+    for update in ("sequential", "joint"):
+        contenders = {}
+        for count in (1, 3, 9):
+            experiment = make_experiment(mpe(count), folder / f"{update}{count}", update=update)
+            fill(experiment)
+            steps = experiment.algorithm.updates_per_turn
+
+            def epoch(experiment: Experiment = experiment, steps: int = steps) -> None:
+                for _ in range(steps):
+                    experiment._optimizer_loop(STUDENT)
+
+            contenders[f"{count}"] = epoch
+        found[update] = medians(contenders, max(repeats // 4, 10))
+    return found
+
+
+def measure_envs(folder: Path, repeats: int) -> dict[str, float]:
+    """(g): milliseconds of collection per episode of the three-task set, by environments."""
+    contenders = {}
+    for count in (1, 8, 32, 128):
+        experiment = make_experiment(
+            MultiTaskTask.MPE.get_from_yaml(), folder / f"envs{count}", num_envs=count
+        )
+        iterator = iter(experiment.collector)
+        contenders[str(count)] = lambda iterator=iterator: next(iterator)
+    found = medians(contenders, 5)
+    return {count: value / int(count) for count, value in found.items()}
+
+
+def measure_replay(folder: Path) -> dict[str, float]:
+    """(h): megabytes of replay per 1000 episodes against those of the data itself."""
+    experiment = make_experiment(mpe(1), folder)
+    fill(experiment)
+    (buffer,) = experiment.replay_buffers[STUDENT].buffers.values()
+    storage = buffer.storage._storage
+    length = len(storage)
+    kept = sum(tensor.untyped_storage().nbytes() for tensor in storage.values(True, True))
+    with tempfile.TemporaryDirectory() as place:
+        needed = dict(buffer[:].items())
+        save_file({k: t.contiguous() for k, t in needed.items()}, Path(place) / "data")
+        data = sum(tensor.nbytes for tensor in needed.values()) / len(buffer)
+    scale = 1000 / 2**20
+    return {"replay_mb": kept / length * scale, "data_mb": data * scale}
+
+
+def report(found: dict[str, Any]) -> str:
+    """Return the tables as Markdown, ratios first."""
+    u, epoch, growth = found["updates"], found["epoch"], found["growth"]
+    ratio = {
+        "MKT update / bare loop (target <= 1.15)": u["mkt_update"] / u["bare_update"],
+        "stock QMIX update / MKT update (target >= 2)": u["stock_qmix_update"] / u["mkt_update"],
+        "bare loop / its matrix products": u["bare_update"] / u["products"],
+        "three-task epoch / stock QMIX update (target <= 2.4)": epoch["total"]
+        / epoch["stock_qmix_update"],
+        "growth K = 1 to 9, sequential (linear: 9)": growth["sequential"]["9"]
+        / growth["sequential"]["1"],
+        "growth K = 1 to 9, joint": growth["joint"]["9"] / growth["joint"]["1"],
+        "replay / its data (target <= 1.25)": found["replay"]["replay_mb"]
+        / found["replay"]["data_mb"],
+    }
+    lines = ["| ratio | |", "|---|---|", *(f"| {k} | {v:.2f} |" for k, v in ratio.items())]
+    titles = {
+        "updates": "Milliseconds per update",
+        "phases": "Milliseconds of an MKT update through BenchMARL's loop",
+        "collection": "Frames per second (all tasks together), 10 environments",
+        "epoch": "Milliseconds per epoch of three tasks, 10 environments",
+        "envs": "Milliseconds of collection per episode of three tasks, by environments",
+        "replay": "Megabytes per 1000 episodes",
+    }
+    for key, title in titles.items():
+        lines += ["", f"| {title} | |", "|---|---|"]
+        lines += [f"| {name} | {value:,.2f} |" for name, value in found[key].items()]
+    lines += [
+        "",
+        "| Milliseconds of the updates of an epoch | K = 1 | K = 3 | K = 9 |",
+        "|---|---|---|---|",
+    ]
+    for name, row in growth.items():
+        lines.append(f"| {name} | {' | '.join(f'{v:.1f}' for v in row.values())} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse the command line, measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/speed.json")
+    arguments = parser.parse_args()
+    quiet()
+    torch.set_num_threads(1)
+    benchmarl_mkt.register()
+    parts = {
+        "updates": measure_updates,
+        "phases": measure_phases,
+        "collection": measure_collection,
+        "epoch": measure_epoch,
+        "growth": measure_growth,
+        "envs": measure_envs,
+    }
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
+        found = {}
+        for name, part in parts.items():
+            (Path(place) / name).mkdir()
+            found[name] = part(Path(place) / name, arguments.repeats)
+        (Path(place) / "replay").mkdir()
+        found["replay"] = measure_replay(Path(place) / "replay")
+    text = report(found)
+    sys.stdout.write(text + "\n")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(found, indent=2) + "\n")
+    arguments.out.with_suffix(".md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
