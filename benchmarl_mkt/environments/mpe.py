@@ -129,8 +129,9 @@ class MpeEnv(EnvBase):
             if rewards is not None:
                 earned = torch.from_numpy(rewards[:, indices, None].astype(np.float32))
                 entries["reward"] = earned
-            content[group] = TensorDict(entries, (*self.batch_size, len(indices)))
-        return TensorDict(content, self.batch_size).to(self.device)
+            batch = (*self.batch_size, len(indices))
+            content[group] = TensorDict(entries, batch, device=self.device)
+        return TensorDict(content, self.batch_size, device=self.device)
 
 
 class MpeClass(TaskClass):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
 from torch import Tensor
-from torch.nn.functional import pad
 from torchrl.data import Categorical
 from torchrl.envs import Compose, EnvBase, SerialEnv, TransformedEnv
 
@@ -129,7 +129,22 @@ class Team:
             group: self._load_opponent(group, source, lengths[group], action_spec)
             for group, source in opponents.items()
         }
-        self._ids = torch.eye(self.n_agents, device=env.device)
+        batch = env.batch_size[0]
+        self._template = torch.zeros(
+            batch, self.n_agents, self.observation_size, device=env.device
+        )  # zero padding, and the agent ids
+        if self._agent_id:
+            self._template[..., self._length :] = torch.eye(self.n_agents, device=env.device)
+        self._existing = torch.zeros(
+            batch, self.n_agents, self.n_actions, dtype=torch.bool, device=env.device
+        )  # actions that are no padding
+        for (start, stop), count in zip(self._spans(), self._counts):
+            self._existing[:, start:stop, :count] = True
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """First and past-the-last agent of each controlled group."""
+        stops = list(itertools.accumulate(self._sizes))
+        return list(zip([0, *stops], stops))
 
     def _load_opponent(self, group: str, source: str, length: int, action_spec) -> FrozenPolicy:
         policy = FrozenPolicy.load(source).to(self.env.device)
@@ -151,12 +166,12 @@ class Team:
         if everywhere:
             self._current = self.env.reset()
             self._elapsed.zero_()
-            mask = torch.ones_like(self._elapsed, dtype=torch.bool)
         else:
             request = self._current.clone().set("_reset", mask.unsqueeze(-1))
             self._current = self.env.reset(request)
             self._elapsed.masked_fill_(mask, 0)
-        self._shown = self._merge_with_shown(self._read(self._current, None), mask)
+        shown = self._read(self._current, None)
+        self._shown = shown if everywhere else self._merge(shown, mask)
         return self._shown
 
     def step(self, action: Tensor, active: Tensor) -> TeamStep:
@@ -164,31 +179,33 @@ class Team:
 
         An inactive copy has reward zero and keeps its done flags.
         """
-        if not active.any():
+        everyone = bool(active.all())
+        if not everyone and not active.any():
             self._shown = self._shown._replace(reward=torch.zeros_like(self._shown.reward))
             return self._shown
-        source = self._current
-        request = source.empty()
-        if not active.all():  # a vectorised task steps finished copies too: give it legal actions
+        if not everyone:  # a vectorised task steps finished copies too: give it legal actions
             legal = self._shown.action_mask.int().argmax(-1)
             action = torch.where(active.unsqueeze(-1), action, legal)
+        partial = self._serial and not everyone
+        # Stepping a part of a SerialEnv, TorchRL fills the rest from the request's observations.
+        request = self._current.clone(False) if partial else self._current.empty()
         for group, chosen in zip(self._groups, action.split(self._sizes, -1)):
             request.set((group, "action"), chosen)
         for group, policy in self._opponents.items():
-            request.set((group, "action"), policy(self._flat(source, group)))
-        if self._serial and not active.all():
+            request.set((group, "action"), policy(self._flat(self._current, group)))
+        if partial:
             request.set("_step", active.unsqueeze(-1))
-        stepped = self.env.step(request).get("next")
+        self._current = self.env.step(request).get("next")
         self._elapsed += active
-        shown = self._merge_with_shown(self._read(stepped, self._elapsed), active)
-        self._shown = shown._replace(reward=shown.reward * active)
-        self._current = stepped
-        return self._shown
+        shown = self._read(self._current, self._elapsed)
+        if not everyone:
+            shown = self._merge(shown, active)
+            shown = shown._replace(reward=shown.reward * active)
+        self._shown = shown
+        return shown
 
-    def _merge_with_shown(self, new: TeamStep, mask: Tensor) -> TeamStep:
+    def _merge(self, new: TeamStep, mask: Tensor) -> TeamStep:
         """Take ``new`` where ``mask`` [B] is true, else what was shown before."""
-        if self._shown is None or mask.all():
-            return new
         return TeamStep(
             *(
                 torch.where(mask.view(-1, *[1] * (fresh.ndim - 1)), fresh, old)
@@ -204,19 +221,17 @@ class Team:
 
     def _read(self, data: TensorDictBase, elapsed: Tensor | None) -> TeamStep:
         """Turn the task's tensordict into the team's view; ``elapsed`` None marks a reset."""
-        padded = torch.cat(
-            [pad(obs, (0, self._length - obs.shape[-1])) for obs in self._observations(data)], 1
-        )  # [B, N, length]
-        batch = padded.shape[0]
-        observation = padded
-        if self._agent_id:
-            observation = torch.cat([padded, self._ids.expand(batch, -1, -1)], -1)
-        state = padded.flatten(1)
-        if self._state_key is not None:
+        observation = self._template.clone()
+        for group, (start, stop) in zip(self._groups, self._spans()):
+            seen = self._flat(data, group)
+            observation[:, start:stop, : seen.shape[-1]] = seen
+        if self._state_key is None:
+            state = observation[..., : self._length].flatten(1)
+        else:
             state = data.get(self._state_key).flatten(1).float()
-        never = torch.zeros(batch, dtype=torch.bool, device=padded.device)
+        never = torch.zeros(len(observation), dtype=torch.bool, device=observation.device)
         if elapsed is None:
-            reward, terminated, truncated = torch.zeros(batch, device=padded.device), never, never
+            reward, terminated, truncated = never.float(), never, never
         else:
             rewards = torch.cat(
                 [data.get((group, "reward")).flatten(1) for group in self._groups], 1
@@ -227,19 +242,14 @@ class Team:
             truncated = ended & ~terminated
         return TeamStep(observation, self._masks(data), state, reward, terminated, truncated)
 
-    def _observations(self, data: TensorDictBase) -> list[Tensor]:
-        return [self._flat(data, group) for group in self._groups]
-
     def _masks(self, data: TensorDictBase) -> Tensor:
         """Availability [B, N, A]: the task's own masks, and false for padded actions."""
-        batch, masks = data.batch_size[0], []
-        for group, size, count in zip(self._groups, self._sizes, self._counts):
-            if self._has_mask:
-                mask = data.get((group, "action_mask")).bool()
-            else:
-                mask = torch.ones(batch, size, count, dtype=torch.bool, device=data.device)
-            masks.append(pad(mask, (0, self.n_actions - count)))
-        return torch.cat(masks, 1)
+        if not self._has_mask:
+            return self._existing
+        masks = torch.zeros_like(self._existing)
+        for group, (start, stop), count in zip(self._groups, self._spans(), self._counts):
+            masks[:, start:stop, :count] = data.get((group, "action_mask"))
+        return masks
 
 
 def _batched(task: TaskClass, num_envs: int, seed: int | None, device: DEVICE_TYPING) -> EnvBase:
