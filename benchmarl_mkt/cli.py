@@ -84,7 +84,7 @@ def _task_and_algorithm(cfg):
     from hydra.core.hydra_config import HydraConfig
 
     from benchmarl_mkt.algorithms import MktConfig
-    from benchmarl_mkt.algorithms.mkt import check_task
+    from benchmarl_mkt.algorithms.mkt import check_experiment, check_task
     from benchmarl_mkt.teachers.find import check_named, experiment_preset
 
     name = HydraConfig.get().runtime.choices.task
@@ -93,11 +93,7 @@ def _task_and_algorithm(cfg):
     experiment = load_experiment_config_from_hydra(cfg.experiment)
     if isinstance(algorithm, MktConfig):
         experiment.validate(on_policy=False)
-        if not experiment.share_policy_params:
-            raise ValueError(
-                "experiment.share_policy_params: must be true with algorithm=mkt, whose trunk is "
-                "shared by all agents and tasks"
-            )
+        check_experiment(experiment)
         experiment_preset(algorithm.teacher_experiment)
         env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
         check_task(algorithm, task, env)

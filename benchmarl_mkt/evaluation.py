@@ -12,8 +12,7 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.models.policy import random_actions
-from benchmarl_mkt.objectives.td import greedy_actions
+from benchmarl_mkt.objectives.td import greedy_actions, random_actions
 
 if TYPE_CHECKING:
     from benchmarl_mkt.teachers.load import Teacher

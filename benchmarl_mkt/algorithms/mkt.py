@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
+from benchmarl.experiment import ExperimentConfig
 from benchmarl.models.common import ModelConfig
 from benchmarl.utils import _read_yaml_config
 from tensordict import TensorDictBase
@@ -33,7 +34,6 @@ from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.find import find_teachers
 from benchmarl_mkt.teachers.load import Teacher
 
-STUDENT = "student"
 MIXERS = ("qmix", "vdn")
 
 
@@ -53,6 +53,7 @@ class Mkt(Algorithm):
         self.config = MktConfig(**config)
         self.tasks = list(self.group_map)
         check_task(self.config, experiment.task, experiment.test_env)
+        check_experiment(self.experiment_config)
         self.schedule = AnnealingSchedule(**self.config.annealing)
         self.teachers: dict[str, Teacher] = {}
         if self.config.uses_teacher:
@@ -220,6 +221,26 @@ def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:
     if config.mixer == "qmix" and len(set(sizes.values())) > 1:
         raise ValueError(
             f"algorithm.mixer: qmix needs teams of one size, got {sizes}; use algorithm.mixer=vdn"
+        )
+
+
+def check_experiment(config: ExperimentConfig) -> None:
+    """Check that the learner honours the experiment's settings.
+
+    Raises:
+        ValueError: if it would have to ignore one.
+    """
+    required = {
+        "share_policy_params": (True, "the trunk is shared by all agents and tasks"),
+        "collect_with_grad": (False, "its data comes from a collector"),
+        "off_policy_use_prioritized_replay_buffer": (False, "it samples uniformly"),
+    }
+    for key, (value, why) in required.items():
+        if getattr(config, key) is not value:
+            raise ValueError(f"experiment.{key}: must be {value} with algorithm=mkt: {why}")
+    if config.buffer_device == "disk":
+        raise ValueError(
+            "experiment.buffer_device: disk is not supported with algorithm=mkt; use cpu or cuda"
         )
 
 

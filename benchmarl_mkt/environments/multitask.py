@@ -123,10 +123,9 @@ class MultiTaskEnv(EnvBase):
             n_agents = step.observation.shape[1]
             finished = self._finished[name]
             per_agent = finished.view(-1, 1, 1).expand(-1, n_agents, 1)
-            mask = step.action_mask | per_agent
             content = {
                 "observation": step.observation,
-                "action_mask": mask,
+                "action_mask": step.action_mask | per_agent,
                 **_done_flags(
                     per_agent.clone(),
                     per_agent & step.terminated.view(-1, 1, 1),
@@ -137,8 +136,6 @@ class MultiTaskEnv(EnvBase):
             out[name] = TensorDict(
                 content, batch_size=(*self.batch_size, n_agents), device=self.device
             )
-            # Random actions drawn from the spec respect the masks of this very moment.
-            self.full_action_spec[name, "action"].update_mask(mask)
         return out
 
     def close(self, **kwargs: Any) -> None:

@@ -15,6 +15,7 @@ from torchrl.data import Categorical
 from torchrl.envs import Compose, EnvBase, SerialEnv, TransformedEnv
 
 from benchmarl_mkt.environments.opponents import FrozenPolicy
+from benchmarl_mkt.objectives.td import chosen_values, random_actions
 
 REWARDS = ("sum", "mean")
 
@@ -177,12 +178,15 @@ class Team:
     def step(self, action: Tensor, active: Tensor) -> TeamStep:
         """Step the ``active`` [B] copies by ``action`` [B, N]; the others show what they showed.
 
-        An inactive copy has reward zero and keeps its done flags.
+        An inactive copy has reward zero and keeps its done flags. An active copy's action that is
+        not available is replaced, in place, by a random one that is: TorchRL's random policy does
+        not see masks, and what is stored must be what was played.
         """
         everyone = bool(active.all())
         if not everyone and not active.any():
             self._shown = self._shown._replace(reward=torch.zeros_like(self._shown.reward))
             return self._shown
+        self._replace_unavailable(action, active)
         if not everyone:  # a vectorised task steps finished copies too: give it legal actions
             legal = self._shown.action_mask.int().argmax(-1)
             action = torch.where(active.unsqueeze(-1), action, legal)
@@ -203,6 +207,12 @@ class Team:
             shown = shown._replace(reward=shown.reward * active)
         self._shown = shown
         return shown
+
+    def _replace_unavailable(self, action: Tensor, active: Tensor) -> None:
+        mask = self._shown.action_mask
+        wrong = ~chosen_values(mask, action.long()) & active.unsqueeze(-1)
+        if wrong.any():
+            action[wrong] = random_actions(mask[wrong]).to(action.dtype)
 
     def _merge(self, new: TeamStep, mask: Tensor) -> TeamStep:
         """Take ``new`` where ``mask`` [B] is true, else what was shown before."""

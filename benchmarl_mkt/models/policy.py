@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from benchmarl_mkt.models.multitask import MultiTaskModel
-from benchmarl_mkt.objectives.td import greedy_actions
+from benchmarl_mkt.objectives.td import greedy_actions, random_actions
 
 
 class EpsilonGreedyPolicy(TensorDictModuleBase):
@@ -63,8 +62,3 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
                 actions = torch.where(at_random, random_actions(mask), actions)
             tensordict.set((task, "action"), actions)
         return tensordict
-
-
-def random_actions(mask: Tensor) -> Tensor:
-    """Draw uniformly among the available actions: bool [*B, n_actions] to [*B]."""
-    return torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0).argmax(-1)

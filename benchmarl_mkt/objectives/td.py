@@ -27,6 +27,11 @@ def greedy_actions(values: Tensor, mask: Tensor | None = None) -> Tensor:
     return values.argmax(-1)
 
 
+def random_actions(mask: Tensor) -> Tensor:
+    """Draw uniformly among the available actions: bool [*B, n_actions] to [*B]."""
+    return torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0).argmax(-1)
+
+
 def chosen_values(values: Tensor, actions: Tensor) -> Tensor:
     """Values [*B, n_agents, n_actions] of ``actions`` [*B, n_agents]: [*B, n_agents]."""
     return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
