@@ -85,7 +85,7 @@ def _task_and_algorithm(cfg):
 
     from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.algorithms.mkt import check_experiment, check_task
-    from benchmarl_mkt.teachers.find import check_named, experiment_preset
+    from benchmarl_mkt.teachers.find import present_teachers
 
     name = HydraConfig.get().runtime.choices.task
     task = load_task_config_from_hydra(cfg.task, name)
@@ -94,10 +94,10 @@ def _task_and_algorithm(cfg):
     if isinstance(algorithm, MktConfig):
         experiment.validate(on_policy=False)
         check_experiment(experiment)
-        experiment_preset(algorithm.teacher_experiment)
         env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
         check_task(algorithm, task, env)
-        check_named(algorithm.teachers, list(task.group_map(env)))
+        if algorithm.uses_teacher:
+            present_teachers(algorithm, task, env)
         env.close()
     return name, task, algorithm
 
@@ -137,10 +137,13 @@ def _compare(experiment, title: str, console) -> None:
 
 
 def _train_teachers(cfg) -> None:
+    from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
     with _user_errors():
         _, task, algorithm = _task_and_algorithm(cfg)
+        if not isinstance(algorithm, MktConfig):
+            raise ValueError("algorithm: teachers are trained for algorithm=mkt")
     ensure_teachers(algorithm, task, _console())
     _list_teachers()
 

@@ -264,12 +264,13 @@ class MktConfig(AlgorithmConfig):
     double_q: bool = True
     standardise_rewards: bool = True
     update: str = "sequential"
-    teachers: dict[str, str] = field(default_factory=dict)
+    teachers: Any = None
     teacher_store: str | None = None
     teacher_experiment: str = "mkt_quick"
     teacher_seed: int = 0
 
     def __post_init__(self) -> None:
+        self.teachers = dict(self.teachers or {})
         if self.mixer not in MIXERS:
             raise ValueError(f"algorithm.mixer: {self.mixer!r} must be one of {MIXERS}")
         if self.update not in UPDATES:

@@ -125,25 +125,34 @@ def find_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> dict
         ValueError: if a named teacher is of no task in the set, or a teacher is missing, damaged
             or does not fit its task.
     """
-    names = [team.name for team in task.team_configs]
-    check_named(config.teachers, names)
-    missing = missing_teachers(config, task)
+    teachers = present_teachers(config, task, env)
+    missing = [team.name for team in task.team_configs if team.name not in teachers]
     if missing:
-        overrides = f"task=multitask/{task.name.lower()}"
         raise ValueError(
             f"teachers: none in {TeacherStore(config.teacher_store).root} for "
             f"{', '.join(missing)}. Train them with: benchmarl teachers train algorithm=mkt "
-            f"{overrides} (and the same algorithm.* and task.* settings), or name your own with "
-            "algorithm.teachers={task: folder}"
+            f"task=multitask/{task.name.lower()} (and the same algorithm.* and task.* settings), "
+            "or name your own with algorithm.teachers={task: folder}"
         )
-    store = TeacherStore(config.teacher_store)
-    device = env.device
+    return {team.name: teachers[team.name] for team in task.team_configs}
+
+
+def present_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> dict[str, Teacher]:
+    """Load the teachers that are there: those named in the configuration and those in the store.
+
+    Raises:
+        ValueError: if a named teacher is of no task in the set, or one is damaged or unfit.
+    """
+    check_named(config.teachers, [team.name for team in task.team_configs])
+    store, paths = TeacherStore(config.teacher_store), dict(config.teachers)
+    for team in task.team_configs:
+        if team.name not in paths:
+            recipe = teacher_recipe(config, task, team.name)
+            if recipe in store:
+                paths[team.name] = store.path(recipe)
     return {
-        name: load_teacher(
-            config.teachers.get(name) or store.path(teacher_recipe(config, task, name)),
-            team_specs(env, name),
-        ).to(device)
-        for name in names
+        name: load_teacher(path, team_specs(env, name)).to(env.device)
+        for name, path in paths.items()
     }
 
 
