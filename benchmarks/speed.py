@@ -87,7 +87,8 @@ def untrained_teachers(task: MultiTaskClass, folder: Path) -> dict[str, str]:
     for name in env.teams:
         specs = team_specs(env, name)
         weights = build_model(model, specs, "values").state_dict()
-        metadata = {"kind": "values", "specs": vars(specs), "model": model, "temperature": 0.02}
+        metadata = {"kind": "values", "specs": vars(specs), "model": model}
+        metadata |= {"share_params": True, "temperature": 0.02}
         paths[name] = str(write_teacher(folder / name, weights, metadata))
     env.close()
     return paths

@@ -54,6 +54,10 @@ def _plain(value: Any) -> Any:
 
 
 def _class(key: str, value: Any) -> Any:
+    if isinstance(value, dict):  # a trunk: checked here, its names are resolved by the model
+        for inner_key, inner in value.items():
+            _class(inner_key, inner)
+        return value
     if not key.endswith("class") or value is None:
         return value
     found = getattr(torch.nn, str(value).removeprefix(_SAFE), None)

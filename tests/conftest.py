@@ -14,9 +14,7 @@ import benchmarl_mkt
 from tests.helpers import PUSH, SPEAKER, TINY, task_set
 from tests.toys import register_toys
 
-settings.register_profile(
-    "suite", deadline=None, max_examples=30, derandomize=True, database=None
-)
+settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True, database=None)
 settings.load_profile("suite")
 
 

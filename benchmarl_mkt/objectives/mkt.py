@@ -108,8 +108,8 @@ class MktLoss(LossModule):
             self._modules[f"{name}_params"].to_module(module)
             self.__dict__[f"_bound_{name}"] = module
 
-    def _apply(self, fn, recurse: bool = True) -> MktLoss:
-        super()._apply(fn, recurse)
+    def _apply(self, fn) -> MktLoss:
+        super()._apply(fn)
         self._bind()  # moving to a device or type may have replaced the tensors
         return self
 

@@ -72,7 +72,7 @@ def teacher_experiment(config: MktConfig) -> ExperimentConfig:
     time, so that the best checkpoint is the best by the same measure.
     """
     preset = experiment_preset(config.teacher_experiment)
-    preset.evaluation_static = True
+    preset.evaluation = preset.evaluation_static = preset.create_json = True
     return preset
 
 

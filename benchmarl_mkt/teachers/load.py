@@ -59,7 +59,9 @@ class Teacher(nn.Module):
         return float(self.metadata["temperature"])
 
 
-def build_model(config: dict[str, Any], specs: TeacherSpecs, kind: str) -> Model:
+def build_model(
+    config: dict[str, Any], specs: TeacherSpecs, kind: str, share_params: bool = True
+) -> Model:
     """Build the agents' network of a teacher, as BenchMARL's algorithms build theirs."""
     out = "action_value" if kind == "values" else "logits"
     shape = (specs.n_agents,)
@@ -76,7 +78,7 @@ def build_model(config: dict[str, Any], specs: TeacherSpecs, kind: str) -> Model
         input_has_agent_dim=True,
         n_agents=specs.n_agents,
         centralised=False,
-        share_params=bool(config.get("share_params", True)),
+        share_params=share_params,
         device="cpu",
         action_spec=Composite(
             team=Composite(action=Categorical(specs.n_actions, shape=shape), shape=shape)
@@ -106,8 +108,9 @@ def load_teacher(path: str | Path, specs: TeacherSpecs | None = None) -> Teacher
         if metadata["kind"] not in KINDS:
             raise ValueError(f"its kind is {metadata['kind']!r}, not one of {KINDS}")
         own = TeacherSpecs(**metadata["specs"])
-        model = build_model(metadata["model"], own, metadata["kind"])
-        model.load_state_dict(load_file(path / WEIGHTS))
+        model = build_model(metadata["model"], own, metadata["kind"], metadata["share_params"])
+        sizes = {k: v for k, v in model.state_dict().items() if not isinstance(v, Tensor)}
+        model.load_state_dict({**sizes, **load_file(path / WEIGHTS)})
         float(metadata["temperature"])
     except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(

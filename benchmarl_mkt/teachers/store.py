@@ -110,10 +110,12 @@ def write_teacher(path: Path, weights: Mapping[str, Tensor], metadata: Mapping) 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
-            temporary / WEIGHTS,
-        )
+        tensors = {  # a state_dict of tensordict parameters also holds their sizes
+            name: value.detach().cpu().contiguous()
+            for name, value in weights.items()
+            if isinstance(value, Tensor)
+        }
+        save_file(tensors, temporary / WEIGHTS)
         content = {**metadata, "format": FORMAT, "checksum": sha256(temporary / WEIGHTS)}
         (temporary / METADATA).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         for file in (temporary / WEIGHTS, temporary / METADATA):

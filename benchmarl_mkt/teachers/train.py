@@ -145,11 +145,12 @@ def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> 
         out = model(data.clone(False)).get(model.out_key)
         mask = data.get((group, "action_mask"))
         active = data.get(("active", group)).squeeze(-1)
-        values.append(out[active].flatten(0, 1))
-        masks.append(mask[active].flatten(0, 1))
+        values.append(out[active].flatten(0, 1).cpu())
+        masks.append(mask[active].flatten(0, 1).cpu())
         return data.set((group, "action"), out.masked_fill(~mask, -torch.inf).argmax(-1))
 
-    returns = play(task, act, SCORING_EPISODES, _SCORING_SEED)[group]
+    device = next(model.parameters()).device
+    returns = play(task, act, SCORING_EPISODES, _SCORING_SEED, device)[group]
     random = play(task, random_policy([group]), SCORING_EPISODES, _SCORING_SEED)[group]
     kind = "values" if model.out_key[-1] == "action_value" else "logits"
     return {
@@ -157,6 +158,7 @@ def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> 
         "task": task.config,
         "specs": vars(team_specs(experiment.test_env, group)),
         "model": model_to_dict(experiment.model_config),
+        "share_params": experiment.config.share_policy_params,
         "algorithm": experiment.algorithm_name,
         "seed": experiment.seed,
         "score": {**mean_interval(returns.numpy())._asdict(), "episodes": SCORING_EPISODES},

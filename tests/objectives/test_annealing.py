@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -30,7 +31,7 @@ def test_stays_between_its_ends_and_is_monotone(start, end, fraction, progress):
     values = [schedule(p) for p in sorted(progress)]
     low, high = min(start, end), max(start, end)
     assert all(low - 1e-12 <= value <= high + 1e-12 for value in values)
-    steps = [later - earlier for earlier, later in zip(values, values[1:])]
+    steps = [later - earlier for earlier, later in itertools.pairwise(values)]
     assert all(step * math.copysign(1, end - start) >= -1e-12 for step in steps)
 
 

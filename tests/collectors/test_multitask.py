@@ -1,0 +1,95 @@
+import torch
+from torchrl.collectors import SyncDataCollector
+
+from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.collectors import MultiTaskCollector
+from benchmarl_mkt.models import EpsilonGreedyPolicy
+from tests.helpers import make_agents, make_experiment, task_set
+from tests.toys import toy
+
+COPIES, FRAMES = 3, 24  # 8 steps of each copy
+
+
+def make_collector(*tasks, teachers=None, batches: int = 3) -> MultiTaskCollector:
+    task = task_set(*tasks)
+    make_env = task.get_env_fun(COPIES, False, 0, "cpu")
+    sizes = {
+        name: (team.n_agents, team.observation_size, team.n_actions)
+        for name, team in make_env().teams.items()
+    }
+    inner = SyncDataCollector(
+        make_env,
+        EpsilonGreedyPolicy(make_agents(sizes), 1.0, 1.0, 1),
+        frames_per_batch=FRAMES,
+        total_frames=batches * FRAMES,
+        device="cpu",
+    )
+    names = [team.name for team in task.team_configs]
+    return MultiTaskCollector(inner, names, teachers)
+
+
+def test_accounts_count_active_frames_and_finished_episodes():
+    """Rounds of 4 steps: in 8 steps two rounds; task a plays 2 of 4 steps."""
+    collector = make_collector(toy("a", length=2), toy("b", length=4))
+    batches = 0
+    for batches, batch in enumerate(collector, start=1):  # noqa: B007
+        assert batch.batch_size == (COPIES, FRAMES // COPIES)
+    assert batches == 3
+    rounds = 3 * COPIES * 2
+    assert collector.accounts == {
+        "a": {"frames": rounds * 2, "episodes": rounds},
+        "b": {"frames": rounds * 4, "episodes": rounds},
+    }
+    collector.shutdown()
+
+
+def test_accounts_of_uneven_episodes():
+    collector = make_collector(toy("a", length=1, spread=4, terminal=False), toy("b", length=3))
+    frames = episodes = 0
+    for batch in collector:
+        active = batch["active", "a"].squeeze(-1)
+        frames += int(active.sum())
+        done = batch["next", "a", "done"][..., 0, 0]
+        episodes += int((active & done).sum())
+    assert collector.accounts["a"] == {"frames": frames, "episodes": episodes}
+    assert frames < 3 * FRAMES
+    collector.shutdown()
+
+
+def test_teacher_values_are_the_teachers_forward():
+    def teach(observation):
+        assert not torch.is_grad_enabled()
+        return observation @ torch.arange(15.0).view(5, 3)
+
+    collector = make_collector(toy("a"), toy("b"), teachers={"a": teach})
+    for batch in collector:
+        with torch.no_grad():
+            expected = teach(batch["a", "observation"])
+        assert torch.equal(batch["a", "teacher_values"], expected)
+        assert ("b", "teacher_values") not in batch.keys(True)
+    collector.shutdown()
+
+
+def test_state_round_trip_and_everything_else_is_the_collectors():
+    collector = make_collector(toy("a"))
+    iterator = iter(collector)
+    next(iterator)
+    restored = make_collector(toy("a"))
+    restored.load_state_dict(collector.state_dict())
+    assert restored.accounts == collector.accounts
+    assert restored.accounts["a"]["frames"] == FRAMES
+    assert restored.total_frames == 3 * FRAMES  # an attribute of the wrapped collector
+    for each in (collector, restored):
+        each.shutdown()
+
+
+def test_stored_values_equal_the_teachers_on_mpe(teachers, tmp_path):
+    experiment = make_experiment(tmp_path, teachers.task, teachers.config())
+    assert isinstance(experiment.algorithm.config, MktConfig)
+    batch = next(iter(experiment.collector))
+    for name, teacher in experiment.algorithm.teachers.items():
+        observation = batch[name, "observation"]
+        expected = torch.stack([teacher(observation[:, t]) for t in range(observation.shape[1])], 1)
+        torch.testing.assert_close(batch[name, "teacher_values"], expected)
+        assert expected.std() > 0
+    experiment.close()

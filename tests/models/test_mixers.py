@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from benchmarl_mkt.models import MultiTaskMixer, VdnMixer
+
+STATES = {"one": 3, "two": 5}
+NUMBERS = st.floats(-10, 10)
+
+
+def make_mixer(n_agents: int = 3) -> MultiTaskMixer:
+    torch.manual_seed(1)
+    return MultiTaskMixer(STATES, n_agents, 6, 4, 7).double()
+
+
+def numpy_qmix(mixer: MultiTaskMixer, task: str, values, state) -> float:
+    """Eq. 4 for one team, with the mixer's parameters and nothing else of it."""
+    p = {name: tensor.detach().numpy() for name, tensor in mixer.named_parameters()}
+
+    def linear(name, x):
+        return p[f"{name}.weight"] @ x + p[f"{name}.bias"]
+
+    z = np.maximum(linear(f"state_embeddings.{task}", state), 0)
+    for_w1, for_w2, for_b2, b1 = np.split(linear("first", z), [7, 14, 20])  # hidden 7, 7, 6
+    w1 = np.abs(linear("second_w1", np.maximum(for_w1, 0))).reshape(len(values), -1)
+    hidden = values @ w1 + b1
+    hidden = np.where(hidden > 0, hidden, np.expm1(hidden))
+    w2 = np.abs(linear("second_w2", np.maximum(for_w2, 0)))
+    return float(hidden @ w2 + linear("second_b2", np.maximum(for_b2, 0))[0])
+
+
+@pytest.mark.parametrize("task", STATES)
+def test_equals_the_formula(task):
+    mixer = make_mixer()
+    values, state = torch.randn(2, 4, 3).double(), torch.randn(2, 4, STATES[task]).double()
+    result = mixer(task, values, state)  # [2, 4]
+    for index in np.ndindex(2, 4):
+        expected = numpy_qmix(mixer, task, values[index].numpy(), state[index].numpy())
+        assert result[index].item() == pytest.approx(expected, abs=1e-10)
+
+
+@given(
+    values=hnp.arrays(np.float64, 3, elements=NUMBERS),
+    state=hnp.arrays(np.float64, 3, elements=NUMBERS),
+    agent=st.integers(0, 2),
+    more=st.floats(0, 10),
+)
+def test_never_falls_when_an_agents_value_rises(values, state, agent, more):
+    mixer = make_mixer()
+    values, state = torch.from_numpy(values), torch.from_numpy(state)
+    raised = values.clone()
+    raised[agent] += more
+    with torch.no_grad():
+        assert mixer("one", raised, state) >= mixer("one", values, state) - 1e-9
+
+
+@given(
+    values=hnp.arrays(np.float64, (8, 3), elements=NUMBERS),
+    state=hnp.arrays(np.float64, (8, 5), elements=NUMBERS),
+)
+def test_gradients_in_the_values_are_not_negative(values, state):
+    values = torch.from_numpy(values).requires_grad_(True)
+    total = make_mixer()("two", values, torch.from_numpy(state)).sum()
+    (gradient,) = torch.autograd.grad(total, values)
+    assert (gradient >= 0).all()
+    assert (gradient > 0).any()
+
+
+def test_hypernetworks_are_shared_and_embeddings_are_not():
+    mixer = make_mixer()
+    sizes = {name: (m.in_features, m.out_features) for name, m in mixer.state_embeddings.items()}
+    assert sizes == {"one": (3, 4), "two": (5, 4)}
+    touched = {}
+    for task, size in STATES.items():
+        mixer.zero_grad(set_to_none=True)
+        mixer(task, torch.randn(8, 3).double(), torch.randn(8, size).double()).sum().backward()
+        touched[task] = {n for n, p in mixer.named_parameters() if p.grad is not None}
+    own = {task: {f"state_embeddings.{task}.{w}" for w in ("weight", "bias")} for task in STATES}
+    assert touched["one"] - touched["two"] == own["one"]
+    assert touched["two"] - touched["one"] == own["two"]
+    shared = {name.split(".")[0] for name in touched["one"] & touched["two"]}
+    assert shared == {"first", "second_w1", "second_w2", "second_b2"}
+
+
+def test_the_state_matters():
+    mixer, values = make_mixer(), torch.randn(3).double()
+    first, second = torch.randn(2, 3).double()
+    assert mixer("one", values, first) != mixer("one", values, second)
+
+
+def test_vdn_is_the_sum_whatever_the_state():
+    values = torch.tensor([[1.0, 2.0, 3.5], [-1.0, 0.0, 0.5]])
+    assert VdnMixer()("any", values, torch.randn(2, 9)).tolist() == [6.5, -0.5]

@@ -1,0 +1,174 @@
+import pytest
+import torch
+from tensordict import TensorDict
+
+from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
+from tests.helpers import task_set
+from tests.toys import toy
+
+TASKS = ["a", "b"]
+
+
+def collect(*tasks, steps: int, copies: int = 2):
+    """A batch [B, T] as a collector gives it: episodes follow each other."""
+    env = task_set(*tasks).get_env_fun(copies, False, 0, "cpu")()
+    return env.rollout(steps, break_when_any_done=False)
+
+
+def test_segments_hold_one_observation_more_than_steps():
+    batch = collect(toy("a", length=3, masked=True), toy("b", length=3), steps=5)
+    segments = make_segments(batch, TASKS)
+    assert segments.batch_size == (2,)
+    for task in TASKS:
+        segment = segments[task]
+        for key, source in (
+            ("observation", (task, "observation")),
+            ("action_mask", (task, "action_mask")),
+            ("state", ("state", task)),
+        ):
+            assert segment[key].shape[1] == 6
+            assert torch.equal(segment[key][:, :5], batch[source])
+            assert torch.equal(segment[key][:, 5], batch["next"][source][:, 4])
+        assert torch.equal(segment["action"], batch[task, "action"])
+        reward = batch["next", task, "reward"]
+        assert torch.equal(segment["reward"], reward[..., 0, 0])
+        assert torch.equal(segment["active"], batch["active", task].squeeze(-1))
+        assert segment["terminated"].tolist() == [[False, False, True, False, False]] * 2
+        assert segment["bootstrap"].all()
+        assert "teacher_values" not in segment.keys()
+        assert "is_init" not in segment.keys()
+
+
+def test_idle_steps_are_inactive():
+    batch = collect(toy("a", length=2), toy("b", length=4), steps=8)
+    segments = make_segments(batch, TASKS)
+    assert segments["a", "active"].tolist() == [[True, True, False, False] * 2] * 2
+    assert segments["b", "active"].all()
+    assert (segments["a", "reward"][~segments["a", "active"]] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "length", "steps", "expected"),
+    [
+        (False, 3, 7, [1, 1, 0, 1, 1, 0, 1]),  # two rounds end inside the segment
+        (False, 3, 6, [1, 1, 0, 1, 1, 1]),  # the second ends at its last step: observation known
+        (True, 3, 7, [1] * 7),  # a terminal step needs no next observation
+        (False, 9, 7, [1] * 7),
+    ],
+)
+def test_bootstrap_is_false_exactly_where_a_truncated_round_ends_inside(
+    terminal, length, steps, expected
+):
+    batch = collect(toy("a", length=length, terminal=terminal), steps=steps)
+    segments = make_segments(batch, ["a"])
+    assert segments["a", "bootstrap"].int().tolist() == [expected] * 2
+    known = segments["a", "bootstrap"] & ~segments["a", "terminated"]
+    # Wherever TD bootstraps, the next observation is the one the environment returned.
+    returned = batch["next", "a", "observation"]
+    assert torch.equal(segments["a", "observation"][:, 1:][known], returned[known])
+    if not known.all():
+        assert not torch.equal(segments["a", "observation"][:, 1:], returned)
+
+
+def test_a_truncated_task_keeps_its_last_observation_while_it_idles():
+    """Truncated at step 2 of a round of 4: the idle observation after it is its own last one."""
+    batch = collect(toy("a", length=2, terminal=False), toy("b", length=4), steps=6)
+    segment = make_segments(batch, TASKS)["a"]
+    assert not segment["terminated"].any()
+    assert segment["bootstrap"][0, 1]
+    assert torch.equal(segment["observation"][:, 2], batch["next", "a", "observation"][:, 1])
+    # Where the round ends the next observation is lost; that step is idle for this task.
+    assert segment["bootstrap"].int()[0].tolist() == [1, 1, 1, 0, 1, 1]
+    assert not segment["active"][:, 3].any()
+
+
+def test_extras_are_carried():
+    batch = collect(toy("a", length=3), steps=5)
+    batch["a", "teacher_values"] = torch.randn(2, 5, 2, 3)
+    batch["is_init"] = torch.zeros(2, 5, 1, dtype=torch.bool)
+    batch["is_init"][:, 3] = True
+    batch["next", "is_init"] = torch.zeros(2, 5, 1, dtype=torch.bool)
+    segment = make_segments(batch, ["a"])["a"]
+    assert torch.equal(segment["teacher_values"], batch["a", "teacher_values"])
+    # A recurrent student starts every segment afresh.
+    assert segment["is_init"][0].flatten().tolist() == [True, False, False, True, False, False]
+
+
+# ---- buffers ----
+
+
+def numbered(*numbers: int) -> TensorDict:
+    """Segments whose content is a number; task b's is its negative."""
+    values = torch.tensor(numbers, dtype=torch.float32)
+    return TensorDict(
+        {"a": {"reward": values.unsqueeze(-1)}, "b": {"reward": -values.unsqueeze(-1)}},
+        batch_size=[len(numbers)],
+    )
+
+
+def contents(buffer, task="a") -> set[float]:
+    seen = torch.cat([buffer.sample_task(task)[task, "reward"] for _ in range(50)])
+    return set(seen.flatten().tolist())
+
+
+def test_first_in_first_out():
+    buffer = MultiTaskReplayBuffer(TASKS, capacity=3, batch_size=4)
+    buffer.extend(numbered(1, 2))
+    assert (len(buffer), contents(buffer)) == (2, {1.0, 2.0})
+    buffer.extend(numbered(3, 4))
+    assert (len(buffer), contents(buffer)) == (3, {2.0, 3.0, 4.0})
+    buffer.extend(numbered(5))
+    assert contents(buffer) == {3.0, 4.0, 5.0}
+    assert contents(buffer, "b") == {-3.0, -4.0, -5.0}
+
+
+def test_tasks_take_turns():
+    buffer = MultiTaskReplayBuffer(TASKS, capacity=3, batch_size=2)
+    buffer.extend(numbered(1, 2, 3))
+    dealt = []
+    for _ in range(5):
+        sample = buffer.sample()
+        assert sample.batch_size == (2,)
+        dealt.append(list(sample.keys()))
+        buffer.sample_task("b")  # looking at a task does not change whose turn it is
+    assert dealt == [["a"], ["b"], ["a"], ["b"], ["a"]]
+
+
+def test_joint_samples_hold_all_tasks_drawn_independently():
+    buffer = MultiTaskReplayBuffer(TASKS, capacity=9, batch_size=20, update="joint")
+    buffer.extend(numbered(*range(1, 10)))
+    sample = buffer.sample()
+    assert set(sample.keys()) == {"a", "b"}
+    assert (sample["a", "reward"] > 0).all()
+    assert (sample["b", "reward"] < 0).all()
+    assert not torch.equal(sample["a", "reward"], -sample["b", "reward"])
+
+
+def test_state_round_trip():
+    buffer = MultiTaskReplayBuffer(TASKS, capacity=4, batch_size=3)
+    buffer.extend(numbered(1, 2, 3, 4, 5))
+    buffer.sample()
+    restored = MultiTaskReplayBuffer(TASKS, capacity=4, batch_size=3)
+    restored.load_state_dict(buffer.state_dict())
+    assert len(restored) == len(buffer) == 4
+    assert contents(restored) == {2.0, 3.0, 4.0, 5.0}
+    assert list(restored.sample().keys()) == ["b"]  # whose turn it was
+    torch.manual_seed(0)
+    expected = buffer.sample_task("a")
+    torch.manual_seed(0)
+    assert (restored.sample_task("a") == expected).all()
+    restored.extend(numbered(9))  # and it goes on where the other would
+    assert contents(restored) == {3.0, 4.0, 5.0, 9.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"update": "parallel"}, "update: 'parallel'"),
+        ({"capacity": 0}, "capacity 0"),
+        ({"batch_size": 0}, "batch size 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MultiTaskReplayBuffer(TASKS, **{"capacity": 2, "batch_size": 1, **arguments})

@@ -1,0 +1,130 @@
+import shutil
+from dataclasses import asdict
+
+import pytest
+import yaml
+from benchmarl.experiment import ExperimentConfig
+
+from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.teachers.find import (
+    experiment_preset,
+    find_teachers,
+    missing_teachers,
+    teacher_recipe,
+)
+from tests.conftest import write_tiny_experiment
+from tests.helpers import PUSH, SPEAKER, make_experiment, task_set
+
+CHASED = {"task": "mpe/simple_adversary", "opponents": {"adversary": "simple_adversary_chaser"}}
+
+
+def digest(tasks=(PUSH,), name="simple_push", of_set=None, **config) -> str:
+    return teacher_recipe(MktConfig(**config), task_set(*tasks, **(of_set or {})), name).digest
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"teacher_seed": 1},
+        {"teacher_experiment": "mkt_paper"},
+        {"of_set": {"agent_id": False}},
+        {"of_set": {"reward": "mean"}},
+        {"tasks": [{"task": PUSH, "config": {"max_cycles": 9}}]},
+        {"tasks": [SPEAKER], "name": "simple_speaker_listener"},
+    ],
+    ids=lambda other: "-".join(other),
+)
+def test_what_makes_another_teacher(other):
+    assert digest(**other) != digest()
+
+
+def test_the_opponent_makes_another_teacher():
+    free = digest(["mpe/simple_adversary"], "simple_adversary")
+    assert digest([CHASED], "simple_adversary") != free
+
+
+def test_the_experiment_file_counts_by_its_content(tmp_path):
+    first = digest(teacher_experiment=str(write_tiny_experiment(tmp_path)))
+    again = tmp_path / "elsewhere"
+    again.mkdir()
+    assert digest(teacher_experiment=str(write_tiny_experiment(again))) == first
+    for changes, same in (
+        ({"lr": 0.5}, False),
+        ({"evaluation_episodes": 3}, False),
+        ({"loggers": ["csv"], "create_json": False, "save_folder": "x"}, True),
+    ):
+        path = str(write_tiny_experiment(tmp_path, **changes))
+        assert (digest(teacher_experiment=path) == first) is same
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"temperature": 2.0},
+        {"annealing": {"start": 0.0, "end": 0.0, "fraction": 1.0}},
+        {"mixer": "vdn"},
+        {"update": "joint"},
+        {"tasks": [SPEAKER, PUSH]},
+        {"tasks": [{"task": PUSH, "name": "renamed"}], "name": "renamed"},
+    ],
+    ids=lambda same: "-".join(same),
+)
+def test_the_student_and_the_rest_of_the_set_make_no_other_teacher(same):
+    assert digest(**same) == digest()
+
+
+def test_missing_teachers_are_named_in_one_error(own_store, tmp_path):
+    task, config = task_set(PUSH, SPEAKER), MktConfig()
+    assert list(missing_teachers(config, task)) == ["simple_push", "simple_speaker_listener"]
+    with pytest.raises(ValueError, match="benchmarl teachers train") as error:
+        make_experiment(tmp_path, task, config)
+    message = str(error.value)
+    assert "simple_push, simple_speaker_listener" in message
+    assert str(own_store) in message
+    assert "\n" not in message
+
+
+def test_trained_and_named_teachers_are_found(teachers, tmp_path):
+    env = teachers.task.get_env_fun(1, False, 0, "cpu")()
+    assert missing_teachers(teachers.config(), teachers.task) == {}
+    found = find_teachers(teachers.config(), teachers.task, env)
+    assert {name: teacher.path for name, teacher in found.items()} == teachers.paths
+    own = shutil.copytree(teachers.paths["simple_push"], tmp_path / "mine")
+    named = teachers.config(teachers={"simple_push": str(own)})
+    assert find_teachers(named, teachers.task, env)["simple_push"].path == own
+
+
+def test_unfit_teachers_are_refused_before_training(teachers, tmp_path):
+    wrong = {"simple_push": str(teachers.paths["simple_speaker_listener"])}
+    cases = {
+        "was made for": wrong,
+        r"algorithm\.teachers: \['simple_tag'\] are not in the task set": {"simple_tag": "x"},
+        "there is no teacher in": {"simple_push": str(tmp_path / "nowhere")},
+    }
+    for message, named in cases.items():
+        with pytest.raises(ValueError, match=message):
+            make_experiment(tmp_path, teachers.task, teachers.config(teachers=named))
+
+
+@pytest.mark.parametrize("name", ["mkt_quick", "mkt_paper"])
+def test_presets_build_on_benchmarls_defaults(name):
+    preset = experiment_preset(name)
+    content = yaml.safe_load((conf_path() / "experiment" / f"{name}.yaml").read_text())
+    content.pop("defaults")
+    for key, value in content.items():
+        assert getattr(preset, key) == value
+    base = asdict(ExperimentConfig.get_from_yaml())
+    paper = yaml.safe_load((conf_path() / "experiment" / "mkt_paper.yaml").read_text())
+    untouched = set(base) - set(content) - set(paper)
+    assert {key: getattr(preset, key) for key in untouched} == {k: base[k] for k in untouched}
+    assert preset.off_policy_train_batch_size == 800  # from mkt_paper in both
+
+
+def test_unknown_presets_and_keys_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"algorithm\.teacher_experiment.*'mkt_slow'.*mkt_quick"):
+        experiment_preset("mkt_slow")
+    path = tmp_path / "odd.yaml"
+    path.write_text("learning_rate: 3\n")
+    with pytest.raises(ValueError, match=r"odd\.yaml.* unknown key 'learning_rate'"):
+        experiment_preset(str(path))

@@ -1,0 +1,199 @@
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from benchmarl.algorithms import IqlConfig, MappoConfig, QmixConfig
+from benchmarl.experiment import Experiment
+from benchmarl.models import MlpConfig
+from tensordict import TensorDict
+
+from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.evaluation import play, teachers_policy
+from benchmarl_mkt.teachers import export_teacher, load_teacher, train_teacher
+from benchmarl_mkt.teachers.train import BestCheckpoint, agents_of
+from tests.conftest import write_tiny_experiment
+from tests.helpers import PUSH, REPOSITORY, make_experiment, small_model, task_set, tiny_config
+from tests.toys import DEFAULTS, ToyTask, toy
+
+SET = (
+    toy("one", groups={"agents": [2, 3, 0]}, length=5, masked=True),
+    toy("two", groups={"agents": [2, 4, 3]}, length=3, spread=4),
+)
+
+
+def test_training_a_teacher(tmp_path):
+    """Scored on fresh episodes, with everything that made it, and found the next time."""
+    config = MktConfig(
+        teacher_store=str(tmp_path / "store"),
+        teacher_experiment=str(write_tiny_experiment(tmp_path)),
+    )
+    task, seen = task_set(*SET), []
+    path = train_teacher(config, task, "one", lambda *news: seen.append(news))
+    assert [news[:2] for news in seen] == [(50, 100), (100, 100)]
+    teacher = load_teacher(path)
+    metadata = teacher.metadata
+    assert (metadata["frames"], metadata["seed"]) == (100, 0)
+    assert metadata["task"]["tasks"][0]["name"] == "one"
+    returns = play(task.single("one"), teachers_policy({"one": teacher}), 200, seed=3)["one"]
+    assert returns.mean().item() == pytest.approx(teacher.score["mean"], rel=0.1)
+    modified = (path / "teacher.json").stat().st_mtime_ns
+    assert train_teacher(config, task, "one", lambda *_: pytest.fail("trained again")) == path
+    assert (path / "teacher.json").stat().st_mtime_ns == modified
+
+
+class Recorder(BestCheckpoint):
+    """Writes down every evaluation: its mean return and the weights of that moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.history = []
+
+    def on_evaluation_end(self, rollouts):
+        super().on_evaluation_end(rollouts)
+        weights = agents_of(self.experiment, "simple_push").state_dict()
+        earned = [td["next", "simple_push", "reward"].sum(0).mean() for td in rollouts]
+        returns = torch.stack(earned)
+        copied = {name: tensor.clone() for name, tensor in weights.items()}
+        self.history.append((returns.mean().item(), copied))
+
+
+def test_the_best_evaluation_is_kept(tmp_path):
+    """Weights are those of the evaluation with the highest mean return."""
+    best = Recorder()
+    experiment = Experiment(
+        task=task_set(PUSH),
+        algorithm_config=MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0}),
+        model_config=small_model(),
+        seed=0,
+        config=tiny_config(tmp_path, lr=0.1, max_n_frames=300),
+        callbacks=[best],
+    )
+    experiment.run()
+    history = best.history
+    assert len(history) == 6
+    score, weights = max(history, key=lambda entry: entry[0])
+    assert best.best == pytest.approx(score)
+    assert len({round(entry[0], 3) for entry in history}) > 1
+    for name, tensor in weights.items():
+        assert torch.equal(best.weights[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "model", "kind"),
+    [
+        (QmixConfig, small_model(), "values"),
+        (IqlConfig, MlpConfig.get_from_yaml(), "values"),
+        (MappoConfig, small_model(), "logits"),
+        (MappoConfig, MlpConfig.get_from_yaml(), "logits"),
+    ],
+    ids=["qmix-multitask", "iql-mlp", "mappo-multitask", "mappo-mlp"],
+)
+def test_any_discrete_run_becomes_a_teacher(algorithm, model, kind, tmp_path):
+    experiment = make_experiment(tmp_path, task_set(*SET), algorithm.get_from_yaml(), model)
+    experiment.run()
+    for group, (size, n_actions) in {"one": (5, 3), "two": (8, 4)}.items():
+        path = export_teacher(experiment, group, tmp_path / f"teacher_{group}")
+        teacher = load_teacher(path)
+        assert teacher.kind == kind
+        assert (teacher.temperature == 1.0) is (kind == "logits")
+        agents, observation = agents_of(experiment, group), torch.randn(6, 2, size)
+        data = TensorDict({group: TensorDict({"observation": observation}, [6, 2])}, [6])
+        expected = agents(data)[agents.out_key].detach()
+        assert expected.shape == (6, 2, n_actions)
+        torch.testing.assert_close(teacher(observation), expected)
+        assert expected.std() > 0
+
+
+def test_an_exported_teacher_teaches(tmp_path):
+    experiment = make_experiment(tmp_path, task_set(*SET), QmixConfig.get_from_yaml())
+    experiment.run()
+    folders = {g: str(export_teacher(experiment, g, tmp_path / g)) for g in ("one", "two")}
+    student = make_experiment(tmp_path, task_set(*SET), MktConfig(teachers=folders))
+    student.run()
+    assert {t.metadata["algorithm"] for t in student.algorithm.teachers.values()} == {"qmix"}
+
+
+def test_agents_with_parameters_of_their_own_can_teach(tmp_path):
+    experiment = make_experiment(
+        tmp_path,
+        task_set(*SET),
+        QmixConfig.get_from_yaml(),
+        MlpConfig.get_from_yaml(),
+        share_policy_params=False,
+    )
+    experiment.run()
+    teacher = load_teacher(export_teacher(experiment, "one", tmp_path / "teacher"))
+    observation = torch.randn(1, 1, 5).expand(4, 2, 5)
+    values = teacher(observation)
+    assert not torch.equal(values[:, 0], values[:, 1])  # the two agents differ
+
+
+def test_what_cannot_be_exported(tmp_path):
+    experiment = make_experiment(tmp_path, task_set(*SET), QmixConfig.get_from_yaml())
+    with pytest.raises(ValueError, match=r"group: 'three' is not one of \['one', 'two'\]"):
+        export_teacher(experiment, "three", tmp_path / "new")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError, match="exists"):
+        export_teacher(experiment, "one", tmp_path / "there")
+    experiment.close()
+    bare = make_experiment(
+        tmp_path, ToyTask.VECTOR.get_task(dict(DEFAULTS)), QmixConfig.get_from_yaml()
+    )
+    with pytest.raises(ValueError, match="a teacher must come from a task set"):
+        export_teacher(bare, "agents", tmp_path / "bare")
+    bare.close()
+
+
+def test_two_processes_train_a_missing_teacher_once(tmp_path):
+    write_tiny_experiment(tmp_path)
+    script = tmp_path / "train.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        import torch
+        import benchmarl_mkt
+        from tests.helpers import task_set
+        from tests.toys import register_toys, toy
+
+        torch.set_num_threads(1)
+        benchmarl_mkt.register()
+        register_toys()
+        from benchmarl_mkt.algorithms import MktConfig
+        from benchmarl_mkt.teachers import train_teacher
+
+        folder, number = Path(sys.argv[1]), sys.argv[2]
+        config = MktConfig(
+            teacher_store=str(folder / "store"), teacher_experiment=str(folder / "tiny.yaml")
+        )
+        task = task_set(toy("one", length=5))
+        (folder / f"ready_{number}").touch()
+        while not all((folder / f"ready_{n}").exists() for n in "01"):
+            time.sleep(0.01)
+        trained = []
+        path = train_teacher(config, task, "one", lambda *news: trained.append(news))
+        print("RESULT", len(trained) > 0, path)
+        """)
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(script), str(tmp_path), number],
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in "01"
+    ]
+    outputs = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    lines = [next(x for x in out.splitlines() if x.startswith("RESULT")) for out, _ in outputs]
+    trained, paths = zip(*(line.split()[1:] for line in lines))
+    assert sorted(trained) == ["False", "True"]
+    assert paths[0] == paths[1]
+    assert json.loads((tmp_path / "store").joinpath(paths[0], "teacher.json").read_text())

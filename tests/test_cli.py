@@ -1,0 +1,124 @@
+import json
+import sys
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+import benchmarl_mkt
+from benchmarl_mkt.cli import USAGE, main
+from tests.conftest import write_tiny_experiment
+from tests.helpers import command, hydra_overrides
+
+CUSTOM = ("task=multitask/custom", "algorithm=mkt")
+SHORT = "task.tasks=[{task: mpe/simple_push, config: {max_cycles: 5}}]"
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Call the command in this process: status, standard output, standard error."""
+
+    def call(*arguments: str):
+        monkeypatch.setattr(sys, "argv", ["benchmarl"])
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        status = 0
+        try:
+            main(list(arguments))
+        except SystemExit as exit_:
+            status = exit_.code
+        finally:
+            GlobalHydra.instance().clear()
+        out, error = capsys.readouterr()
+        return status, out, error
+
+    return call
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_usage(cli, arguments):
+    assert cli(*arguments) == (0, USAGE, "")
+
+
+def test_unknown_commands(cli):
+    status, out, error = cli("dance")
+    assert (status, out) == (2, "")
+    assert error.startswith("benchmarl: unknown command 'dance'")
+
+
+WRONG = [
+    (("task.tasks=[]",), "tasks: the task set is empty"),
+    (("task.tasks=[mpe/simple_pusch]",), "tasks: unknown task 'mpe/simple_pusch'"),
+    (("task.tasks=[mpe/simple_push,mpe/simple_push]",), "tasks: 'simple_push' is in the set twice"),
+    (("task.tasks=[toy/continuous]",), "tasks: 'toy/continuous' has continuous actions only"),
+    (("task.tasks=[vmas/balance,mpe/simple_push]",), "algorithm.mixer: qmix needs teams of one"),
+    ((SHORT, "algorithm.temperature=0"), "algorithm.temperature: 0"),
+    ((SHORT, "algorithm.annealing.start=1.5"), "annealing.start: 1.5 must lie in [0, 1]"),
+    ((SHORT, "experiment.share_policy_params=false"), "experiment.share_policy_params"),
+    ((SHORT, "+algorithm.teachers.simple_tag=x"), "algorithm.teachers: ['simple_tag']"),
+    ((SHORT, "+algorithm.teachers.simple_push=/nowhere"), "there is no teacher in /nowhere"),
+    ((SHORT, "algorithm.teacher_experiment=mkt_slow"), "algorithm.teacher_experiment: no preset"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG, ids=[m for _, m in WRONG])
+def test_wrong_input_is_one_line_and_status_2(cli, tmp_path, overrides, message):
+    status, _, error = cli("run", *CUSTOM, *hydra_overrides(tmp_path), *overrides)
+    lines = [line for line in error.splitlines() if line.startswith("error:")]
+    assert status == 2, error
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert "Traceback" not in error
+
+
+def test_a_bare_task_is_refused_with_the_remedy(cli, tmp_path):
+    status, _, error = cli("run", "algorithm=mkt", "task=mpe/simple_push")
+    assert status == 2
+    assert "error: task: algorithm=mkt needs a task set, got mpe/simple_push" in error
+
+
+def test_the_installed_module_exits_with_2(tmp_path, own_store):
+    found = command(
+        "-m", "benchmarl_mkt.cli", "run", *CUSTOM, "task.tasks=[]", f"hydra.run.dir={tmp_path}",
+        cwd=tmp_path, store=own_store,
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert found.stderr.strip().splitlines()[-1].startswith("error: tasks: the task set is empty")
+    assert found.stderr.count("error:") == 1
+
+
+def test_the_store_is_listed(cli, teachers, monkeypatch):
+    monkeypatch.setenv("BENCHMARL_MKT_STORE", str(teachers.store))
+    status, out, _ = cli("teachers", "list")
+    assert status == 0
+    for path in teachers.paths.values():
+        assert path.name in out
+        score = json.loads((path / "teacher.json").read_text())["score"]
+        assert f"{score['mean']:.2f}" in out
+    assert str(teachers.store) in out.replace("\n", "")
+
+
+def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
+    """The whole job: teacher, student, table, picture, summary; then nothing is trained again."""
+    experiment = write_tiny_experiment(tmp_path)
+    arguments = (
+        "-m", "benchmarl_mkt.cli", "run", *CUSTOM, SHORT,
+        f"algorithm.teacher_experiment={experiment}", *hydra_overrides(tmp_path),
+    )  # fmt: skip
+    found = command(*arguments, cwd=tmp_path, store=own_store)
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert "Training 1 teachers: simple_push" in found.stdout
+    assert "MKT-MARL on multitask/custom, seed 0" in found.stdout
+    (summary,) = tmp_path.glob("mkt_custom_*/summary.json")
+    row = json.loads(summary.read_text())["tasks"]["simple_push"]
+    assert row["frames"] == 100
+    assert row["teacher_frames"] == 100
+    for who in ("random", "teacher", "student"):
+        assert row[who]["low"] <= row[who]["mean"] <= row[who]["high"]
+        assert f"{row[who]['mean']:.2f}" in found.stdout
+    assert (summary.parent / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(own_store.glob("mpe-simple-push-*/teacher.json"))) == 1
+
+
+def test_the_version_is_a_version():
+    assert benchmarl_mkt.__version__.count(".") == 2
