@@ -63,7 +63,8 @@ def run(method: str, seed: int) -> None:
         (summary,) = Path(folder).glob("*/summary.json")
         (curves,) = summary.parent.glob(f"{summary.parent.name}.json")
         shutil.copy(summary, RESULTS / f"{method}_seed{seed}_summary.json")
-        shutil.copy(curves, target)
+        evaluations = json.loads(curves.read_text(), parse_float=lambda x: round(float(x), 3))
+        target.write_text(json.dumps(evaluations, separators=(",", ":")) + "\n")
 
 
 def scores(method: str, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -128,6 +129,32 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def plot() -> None:
+    """Draw the normalised learning curves: mean over the seeds, and their range."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = {"mkt": "MKT (ours)", "paper": "MKT, paper's settings", "no_teacher": "no teachers"}
+    tasks = list(scores("mkt", 0))
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(12.6, 3.4), layout="constrained")
+    for axis, task in zip(axes, tasks):
+        for color, (method, label) in enumerate(names.items()):
+            seeds = [s for s in range(10) if (RESULTS / f"{method}_seed{s}.json").exists()]
+            curves = [scores(method, seed)[task] for seed in seeds]
+            epochs, values = curves[0][0] / 25, np.array([curve[1] for curve in curves])
+            axis.plot(epochs, values.mean(0), color=f"C{color}", label=label)
+            axis.fill_between(
+                epochs, values.min(0), values.max(0), color=f"C{color}", alpha=0.15, linewidth=0
+            )
+        axis.axhline(1.0, color="0.4", linestyle="--", linewidth=1)
+        axis.set(title=task, xlabel="epochs", ylim=(-1.0, 1.3))
+    axes[0].set_ylabel("score (0 random, 1 teacher)")
+    axes[0].legend(loc="lower right")
+    figure.savefig(RESULTS / "curves.png", dpi=110)
+
+
 def _cell(values: np.ndarray) -> str:
     interval = mean_interval(values)
     return f"{interval.mean:.2f} ± {interval.half_width:.2f} (min {values.min():.2f})"
@@ -147,6 +174,7 @@ def main() -> None:
             list(pool.map(lambda pair: run(*pair), work))
     text = table()
     (RESULTS / "table.md").write_text(text + "\n")
+    plot()
     sys.stdout.write(text + "\n")
 
 
