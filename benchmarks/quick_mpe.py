@@ -34,6 +34,14 @@ METHODS = {
         "algorithm.teacher_experiment=mkt_quick",
     ],
     "end_0.95": ["algorithm=mkt", "algorithm.annealing.end=0.95"],
+    # BenchMARL's own, with the student's network: one trunk for all tasks.
+    **{
+        f"stock_{name}": [
+            *(f"algorithm={name}", "experiment=mkt_quick"),
+            *("model=multitask", "model@critic_model=multitask"),
+        ]
+        for name in ("qmix", "vdn", "mappo")
+    },
 }
 QUARTER = 0.25
 
@@ -48,8 +56,10 @@ def run(method: str, seed: int) -> None:
         command = [
             *(sys.executable, "-m", "benchmarl_mkt.cli", "run", "task=multitask/mpe"),
             *METHODS[method],
-            *(f"seed={seed}", f"algorithm.teacher_seed={seed}", f"hydra.run.dir={folder}"),
+            *(f"seed={seed}", f"hydra.run.dir={folder}"),
         ]
+        if not method.startswith("stock"):
+            command.append(f"algorithm.teacher_seed={seed}")
         log = RESULTS / f"{method}_seed{seed}.log"
         with log.open("w") as handle:
             subprocess.run(
@@ -60,9 +70,10 @@ def run(method: str, seed: int) -> None:
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         log.unlink()
-        (summary,) = Path(folder).glob("*/summary.json")
-        (curves,) = summary.parent.glob(f"{summary.parent.name}.json")
-        shutil.copy(summary, RESULTS / f"{method}_seed{seed}_summary.json")
+        (curves,) = (p for p in Path(folder).glob("*/*.json") if p.stem == p.parent.name)
+        summary = curves.parent / "summary.json"
+        if summary.is_file():
+            shutil.copy(summary, RESULTS / f"{method}_seed{seed}_summary.json")
         evaluations = json.loads(curves.read_text(), parse_float=lambda x: round(float(x), 3))
         target.write_text(json.dumps(evaluations, separators=(",", ":")) + "\n")
 
