@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarl.environments.common import Task, TaskClass
-from benchmarl.utils import DEVICE_TYPING, _read_yaml_config
+from benchmarl.environments.common import TaskClass
+from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
 from benchmarl_mkt.environments.mpe_games import make_games
-from benchmarl_mkt.paths import conf_path
 
 
 class MpeEnv(EnvBase):
@@ -134,7 +134,7 @@ class MpeEnv(EnvBase):
         return TensorDict(content, self.batch_size, device=self.device)
 
 
-class MpeClass(TaskClass):
+class MpeClass(DiscreteTaskClass):
     """One mpe2 scenario as a BenchMARL task, all agents controlled, grouped by name."""
 
     def get_env_fun(
@@ -147,23 +147,8 @@ class MpeClass(TaskClass):
         scenario, config = self.name.lower(), dict(self.config)
         return lambda: MpeEnv(scenario, num_envs, seed=seed, device=device, **config)
 
-    def supports_continuous_actions(self) -> bool:
-        return False
-
-    def supports_discrete_actions(self) -> bool:
-        return True
-
-    def has_render(self, env: EnvBase) -> bool:
-        return False
-
     def max_steps(self, env: EnvBase) -> int:
         return self.config["max_cycles"]
-
-    def group_map(self, env: EnvBase) -> dict[str, list[str]]:
-        return env.group_map
-
-    def state_spec(self, env: EnvBase) -> Composite | None:
-        return None
 
     def action_mask_spec(self, env: EnvBase) -> Composite | None:
         return None
@@ -171,18 +156,12 @@ class MpeClass(TaskClass):
     def observation_spec(self, env: EnvBase) -> Composite:
         return env.full_observation_spec_unbatched.clone()
 
-    def info_spec(self, env: EnvBase) -> Composite | None:
-        return None
-
-    def action_spec(self, env: EnvBase) -> Composite:
-        return env.full_action_spec_unbatched
-
     @staticmethod
     def env_name() -> str:
         return "mpe"
 
 
-class MpeTask(Task):
+class MpeTask(ShippedTask):
     """The scenarios of mpe2 that have discrete actions and no partial-observability options."""
 
     SIMPLE_SPEAKER_LISTENER = None
@@ -195,7 +174,3 @@ class MpeTask(Task):
     @staticmethod
     def associated_class() -> type[TaskClass]:
         return MpeClass
-
-    def get_from_yaml(self, path: str | None = None) -> TaskClass:
-        path = path or str(conf_path() / "task" / "mpe" / f"{self.name.lower()}.yaml")
-        return self.get_task(config=_read_yaml_config(path))

@@ -13,15 +13,15 @@ from typing import Any
 
 import benchmarl.environments as benchmarl_environments
 import torch
-from benchmarl.environments.common import Task, TaskClass
-from benchmarl.utils import DEVICE_TYPING, _read_yaml_config
+from benchmarl.environments.common import TaskClass
+from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
 from benchmarl_mkt.environments.team import REWARDS, Team, TeamStep
-from benchmarl_mkt.paths import conf_path
 
 _RESERVED = ("state", "active", "done", "terminated", "truncated", "next", "student")
 
@@ -248,7 +248,7 @@ def _parse_entry(entry: Any) -> TeamConfig:
     return team
 
 
-class MultiTaskClass(TaskClass):
+class MultiTaskClass(DiscreteTaskClass):
     """A set of BenchMARL tasks as one BenchMARL task; each task is an agent group.
 
     Args:
@@ -306,20 +306,8 @@ class MultiTaskClass(TaskClass):
 
         return make
 
-    def supports_continuous_actions(self) -> bool:
-        return False
-
-    def supports_discrete_actions(self) -> bool:
-        return True
-
-    def has_render(self, env: EnvBase) -> bool:
-        return False
-
     def max_steps(self, env: EnvBase) -> int:
         return env.max_steps
-
-    def group_map(self, env: EnvBase) -> dict[str, list[str]]:
-        return env.group_map
 
     def observation_spec(self, env: EnvBase) -> Composite:
         """Show each group's ``observation`` alone: what built-in algorithms read."""
@@ -328,20 +316,10 @@ class MultiTaskClass(TaskClass):
     def action_mask_spec(self, env: EnvBase) -> Composite:
         return self._select(env, "action_mask")
 
-    def state_spec(self, env: EnvBase) -> Composite | None:
-        """Return None: BenchMARL knows one global state, not one per group."""
-        return None
-
     def group_state_spec(self, env: EnvBase) -> dict[str, Unbounded]:
         """Return the spec [S] of each group's state, at ``("state", group)``."""
         spec = env.full_observation_spec_unbatched["state"]
         return {group: spec[group] for group in env.group_map}
-
-    def info_spec(self, env: EnvBase) -> Composite | None:
-        return None
-
-    def action_spec(self, env: EnvBase) -> Composite:
-        return env.full_action_spec_unbatched
 
     def _select(self, env: EnvBase, key: str) -> Composite:
         spec = env.full_observation_spec_unbatched
@@ -357,7 +335,7 @@ class MultiTaskClass(TaskClass):
         return "multitask"
 
 
-class MultiTaskTask(Task):
+class MultiTaskTask(ShippedTask):
     """The named task sets; ``CUSTOM`` takes its tasks from the configuration."""
 
     CUSTOM = None
@@ -366,7 +344,3 @@ class MultiTaskTask(Task):
     @staticmethod
     def associated_class() -> type[TaskClass]:
         return MultiTaskClass
-
-    def get_from_yaml(self, path: str | None = None) -> TaskClass:
-        path = path or str(conf_path() / "task" / "multitask" / f"{self.name.lower()}.yaml")
-        return self.get_task(config=_read_yaml_config(path))
