@@ -44,13 +44,7 @@ class FrozenPolicy(nn.Module):
         Raises:
             ValueError: if there is no such policy or the file is not one.
         """
-        path = _SHIPPED / f"{source}.safetensors"
-        path = path if path.is_file() else Path(source).expanduser()
-        if not path.is_file():
-            shipped = ", ".join(sorted(p.stem for p in _SHIPPED.glob("*.safetensors")))
-            raise ValueError(
-                f"opponents: no policy '{source}'; give a .safetensors file or one of: {shipped}"
-            )
+        path = policy_path(source)
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
@@ -69,3 +63,19 @@ class FrozenPolicy(nn.Module):
     def provenance(self) -> dict:
         """How the policy was trained and what it scored, as written at training time."""
         return json.loads(self.metadata.get("provenance", "{}"))
+
+
+def policy_path(source: str | Path) -> Path:
+    """Return the file of a shipped policy's name, or the path itself.
+
+    Raises:
+        ValueError: if there is no such file.
+    """
+    path = _SHIPPED / f"{source}.safetensors"
+    path = path if path.is_file() else Path(source).expanduser()
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in _SHIPPED.glob("*.safetensors")))
+        raise ValueError(
+            f"opponents: no policy '{source}'; give a .safetensors file or one of: {shipped}"
+        )
+    return path

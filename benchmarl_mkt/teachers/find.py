@@ -12,11 +12,12 @@ from benchmarl.experiment import ExperimentConfig
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.environments.opponents import policy_path
 from benchmarl_mkt.models import MultiTaskModelConfig
 from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.load import Teacher, load_teacher
-from benchmarl_mkt.teachers.store import Recipe, TeacherSpecs, TeacherStore
+from benchmarl_mkt.teachers.store import Recipe, TeacherSpecs, TeacherStore, sha256
 
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
@@ -90,7 +91,9 @@ def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe
         task={
             "task": team.task,
             "config": dict(team.task_class().config),
-            "opponents": team.opponents,
+            "opponents": {
+                group: sha256(policy_path(source)) for group, source in team.opponents.items()
+            },
             "agent_id": single.config["agent_id"],
             "reward": single.config["reward"],
         },

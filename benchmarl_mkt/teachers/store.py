@@ -42,7 +42,7 @@ class Recipe:
     """Everything that determines a trained teacher; its digest is the teacher's address.
 
     Args:
-        task: the task's configuration, without the group's name.
+        task: the task's configuration without the group's name, opponents by their checksums.
         algorithm: name and fields of the algorithm.
         model: name and fields of the model.
         experiment: the fields of the experiment's configuration that bear on training.
@@ -57,8 +57,9 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the recipe's and format's canonical JSON, as 64 hexadecimal digits."""
+        content = {"format": FORMAT, **asdict(self)}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
