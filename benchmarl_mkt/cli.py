@@ -79,23 +79,27 @@ def _task_and_algorithm(cfg):
     from benchmarl.hydra_config import (
         load_algorithm_config_from_hydra,
         load_experiment_config_from_hydra,
+        load_model_config_from_hydra,
         load_task_config_from_hydra,
     )
     from hydra.core.hydra_config import HydraConfig
 
     from benchmarl_mkt.algorithms import MktConfig
-    from benchmarl_mkt.algorithms.mkt import check_experiment, check_task
-    from benchmarl_mkt.teachers.find import present_teachers
+    from benchmarl_mkt.algorithms.mkt import as_multitask, check_experiment, check_task
+    from benchmarl_mkt.teachers.find import check_named, present_teachers, teacher_experiment
 
     name = HydraConfig.get().runtime.choices.task
     task = load_task_config_from_hydra(cfg.task, name)
     algorithm = load_algorithm_config_from_hydra(cfg.algorithm)
     experiment = load_experiment_config_from_hydra(cfg.experiment)
     if isinstance(algorithm, MktConfig):
-        experiment.validate(on_policy=False)
-        check_experiment(experiment)
+        as_multitask(load_model_config_from_hydra(cfg.model))
+        for config in (experiment, teacher_experiment(algorithm)):
+            config.validate(on_policy=False)
+            check_experiment(config)
         env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
         check_task(algorithm, task, env)
+        check_named(algorithm.teachers, list(env.teams))
         if algorithm.uses_teacher:
             present_teachers(algorithm, task, env)
         env.close()
@@ -145,10 +149,10 @@ def _train_teachers(cfg) -> None:
         if not isinstance(algorithm, MktConfig):
             raise ValueError("algorithm: teachers are trained for algorithm=mkt")
     ensure_teachers(algorithm, task, _console())
-    _list_teachers()
+    _list_teachers(algorithm.teacher_store)
 
 
-def _list_teachers() -> None:
+def _list_teachers(root: str | None = None) -> None:
     from rich.table import Table
 
     import benchmarl_mkt
@@ -156,9 +160,13 @@ def _list_teachers() -> None:
 
     benchmarl_mkt.register()
     table = Table("teacher", "algorithm", "seed", "frames", "return", "95% CI", "random")
-    store = TeacherStore()
+    store = TeacherStore(root)
     for path in store.entries():
-        data = load_teacher(path).metadata
+        try:
+            data = load_teacher(path).metadata
+        except ValueError:
+            table.add_row(path.name, "damaged", *["-"] * 5)
+            continue
         score = data["score"]
         table.add_row(
             path.name,

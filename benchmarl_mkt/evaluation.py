@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from benchmarl.utils import DEVICE_TYPING
+from benchmarl.models.common import ModelConfig
+from benchmarl.utils import DEVICE_TYPING, _add_rnn_transforms
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
@@ -27,6 +28,7 @@ def play(
     episodes: int,
     seed: int,
     device: DEVICE_TYPING = "cpu",
+    model_config: ModelConfig | None = None,
 ) -> dict[str, Tensor]:
     """Play fresh episodes of every task in the set: task -> team returns [episodes].
 
@@ -40,8 +42,12 @@ def play(
         episodes: number of episodes, all played at once.
         seed: seed of environments and random actions.
         device: device of the policy.
+        model_config: the policy's model; a recurrent one needs its states in the environment.
     """
     env = task.get_env_fun(episodes, continuous_actions=False, seed=seed, device=device)()
+    if model_config is not None and model_config.is_rnn:
+        bare = env
+        env = _add_rnn_transforms(lambda: bare, bare.group_map, model_config)()
     returns = {name: torch.zeros(episodes, device=device) for name in env.teams}
     playing = torch.ones(episodes, dtype=torch.bool, device=device)
     with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):

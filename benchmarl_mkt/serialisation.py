@@ -16,7 +16,8 @@ def model_to_dict(config: ModelConfig) -> dict[str, Any]:
     """Turn a registered model's configuration into JSON values, with its ``name``.
 
     Raises:
-        ValueError: if the model is not registered by a name (sequences, ensembles).
+        ValueError: if the model is not registered by a name (sequences, ensembles), or a class in
+            it is not one of torch.nn.
     """
     for name, config_class in model_config_registry.items():
         if type(config) is config_class:
@@ -47,7 +48,9 @@ def model_from_dict(data: dict[str, Any]) -> ModelConfig:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, type):
-        return f"{_SAFE}{value.__name__}" if hasattr(torch.nn, value.__name__) else str(value)
+        if getattr(torch.nn, value.__name__, None) is not value:
+            raise ValueError(f"model: {value} must be a class of torch.nn")
+        return f"{_SAFE}{value.__name__}"
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     return list(value) if isinstance(value, tuple) else value

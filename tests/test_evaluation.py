@@ -58,3 +58,17 @@ def test_teachers_act_greedily(teachers):
         values = teacher(data[name, "observation"])
         expected = values.masked_fill(~data[name, "action_mask"], -torch.inf).argmax(-1)
         assert torch.equal(data[name, "action"], expected)
+
+
+def test_a_recurrent_student_is_summarised(tmp_path):
+    from benchmarl_mkt.algorithms import MktConfig
+    from benchmarl_mkt.models import MultiTaskModelConfig
+    from benchmarl_mkt.paths import conf_path
+    from benchmarl_mkt.reporting.summary import summarise
+    from tests.helpers import PUSH, make_experiment, task_set
+
+    gru = MultiTaskModelConfig.get_from_yaml(str(conf_path() / "model" / "multitask_gru.yaml"))
+    alone = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
+    experiment = make_experiment(tmp_path, task_set(PUSH), alone, gru, 0)
+    experiment.run()
+    assert summarise(experiment, "GRU")["tasks"]["simple_push"]["episodes"] > 0

@@ -104,6 +104,8 @@ class StudentCallback(Callback):
             if name.startswith("trunk.") and parameter.requires_grad
         ]
         found: dict[str, dict[str, float]] = {}
+        if not len(buffer):  # an evaluation before any training
+            return found
         for task in self.algorithm.teachers:
             sample = buffer.sample_task(task).to(self.experiment.config.train_device)
             batch = sample.get(task)

@@ -31,7 +31,7 @@ from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.replay.multitask import UPDATES
 from benchmarl_mkt.serialisation import model_to_dict
-from benchmarl_mkt.teachers.find import find_teachers
+from benchmarl_mkt.teachers.find import check_named, find_teachers
 from benchmarl_mkt.teachers.load import Teacher
 
 MIXERS = ("qmix", "vdn")
@@ -54,6 +54,7 @@ class Mkt(Algorithm):
         self.tasks = list(self.group_map)
         check_task(self.config, experiment.task, experiment.test_env)
         check_experiment(self.experiment_config)
+        check_named(self.config.teachers, self.tasks)
         self.schedule = AnnealingSchedule(**self.config.annealing)
         self.teachers: dict[str, Teacher] = {}
         if self.config.uses_teacher:
@@ -244,6 +245,12 @@ def check_experiment(config: ExperimentConfig) -> None:
         )
 
 
+def _is_positive(value: Any) -> bool:
+    """Tell whether ``value`` is a finite number above zero."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 < value < float("inf")
+
+
 @dataclass
 class MktConfig(AlgorithmConfig):
     """Configuration of :class:`Mkt`; ``conf/algorithm/mkt.yaml`` explains every field.
@@ -278,8 +285,7 @@ class MktConfig(AlgorithmConfig):
         for name in ("mixing_embed_dim", "state_embed_dim", "hypernet_embed_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"algorithm.{name}: {getattr(self, name)} must be at least 1")
-        number = isinstance(self.temperature, (int, float)) and self.temperature > 0
-        if self.temperature != "auto" and not number:
+        if self.temperature != "auto" and not _is_positive(self.temperature):
             raise ValueError(
                 f"algorithm.temperature: {self.temperature!r} must be auto or a number > 0"
             )

@@ -16,7 +16,7 @@ import torch
 from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
@@ -31,7 +31,8 @@ class MultiTaskEnv(EnvBase):
 
     A round ends, and the root ``done`` is true, when all K teams have finished their episode. A
     team that has finished idles until then: reward zero, its own ``done`` true, its last
-    observation, all actions available; its task is not stepped any more.
+    observation and, from the next step on, all actions available. A vectorised task may go on
+    underneath; nothing of it shows.
 
     Per team (group) of N agents: ``observation`` [B, N, D], ``action_mask`` [B, N, A], ``action``
     [B, N], ``reward`` [B, N, 1] (the team's reward, the same for every agent) and ``done``,
@@ -92,18 +93,26 @@ class MultiTaskEnv(EnvBase):
         steps = {name: team.reset(mask) for name, team in self.teams.items()}
         for finished in self._finished.values():
             finished &= ~mask
-        return self._output(steps, with_reward=False)
+        return self._output(steps, self._finished, with_reward=False)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        idle = dict(self._finished)
         steps = {
             name: team.step(tensordict.get((name, "action")), ~self._finished[name])
             for name, team in self.teams.items()
         }
         for name, step in steps.items():
             self._finished[name] = self._finished[name] | step.terminated | step.truncated
-        return self._output(steps, with_reward=True)
+        return self._output(steps, idle, with_reward=True)
 
-    def _output(self, steps: Mapping[str, TeamStep], with_reward: bool) -> TensorDict:
+    def _output(
+        self, steps: Mapping[str, TeamStep], idle: Mapping[str, Tensor], with_reward: bool
+    ) -> TensorDict:
+        """Assemble the teams' steps; ``idle`` [B] tells which were idle before this one.
+
+        The step that ends an episode keeps its true mask, since a value may bootstrap from its
+        observation, unless nothing is available in it.
+        """
         out = TensorDict(
             {
                 "state": TensorDict(
@@ -123,9 +132,10 @@ class MultiTaskEnv(EnvBase):
             n_agents = step.observation.shape[1]
             finished = self._finished[name]
             per_agent = finished.view(-1, 1, 1).expand(-1, n_agents, 1)
+            open_mask = idle[name].view(-1, 1, 1) | ~step.action_mask.any(-1, keepdim=True)
             content = {
                 "observation": step.observation,
-                "action_mask": step.action_mask | per_agent,
+                "action_mask": step.action_mask | (per_agent & open_mask),
                 **_done_flags(
                     per_agent.clone(),
                     per_agent & step.terminated.view(-1, 1, 1),
@@ -215,8 +225,11 @@ def parse_tasks(entries: Sequence[Any]) -> list[TeamConfig]:
                 f"tasks: '{name}' is in the set twice; remove one, or give the entries distinct "
                 "names: {task: ..., name: ...}"
             )
-        if name in _RESERVED:
-            raise ValueError(f"tasks: the name '{name}' is reserved; choose another with name: ...")
+        if name in _RESERVED or not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise ValueError(
+                f"tasks: '{name}' cannot name a team (letters, digits and underscores, not a "
+                "reserved word); choose another with name: ..."
+            )
     return teams
 
 

@@ -178,18 +178,15 @@ class Team:
     def step(self, action: Tensor, active: Tensor) -> TeamStep:
         """Step the ``active`` [B] copies by ``action`` [B, N]; the others show what they showed.
 
-        An inactive copy has reward zero and keeps its done flags. An active copy's action that is
-        not available is replaced, in place, by a random one that is: TorchRL's random policy does
-        not see masks, and what is stored must be what was played.
+        An inactive copy has reward zero and keeps its done flags. An action that is not available
+        is replaced, in place, by a random one that is: TorchRL's random policy does not see masks,
+        what is stored must be what was played, and a vectorised task steps finished copies too.
         """
+        self._replace_unavailable(action)
         everyone = bool(active.all())
         if not everyone and not active.any():
             self._shown = self._shown._replace(reward=torch.zeros_like(self._shown.reward))
             return self._shown
-        self._replace_unavailable(action, active)
-        if not everyone:  # a vectorised task steps finished copies too: give it legal actions
-            legal = self._shown.action_mask.int().argmax(-1)
-            action = torch.where(active.unsqueeze(-1), action, legal)
         partial = self._serial and not everyone
         # Stepping a part of a SerialEnv, TorchRL fills the rest from the request's observations.
         request = self._current.clone(False) if partial else self._current.empty()
@@ -208,9 +205,9 @@ class Team:
         self._shown = shown
         return shown
 
-    def _replace_unavailable(self, action: Tensor, active: Tensor) -> None:
+    def _replace_unavailable(self, action: Tensor) -> None:
         mask = self._shown.action_mask
-        wrong = ~chosen_values(mask, action.long()) & active.unsqueeze(-1)
+        wrong = ~chosen_values(mask, action.long())
         if wrong.any():
             action[wrong] = random_actions(mask[wrong]).to(action.dtype)
 

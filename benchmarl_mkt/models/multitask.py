@@ -227,6 +227,9 @@ class MultiTaskModelConfig(ModelConfig):
     )
 
     def __post_init__(self) -> None:
+        for name in ("embedding_size", "feature_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name}: {getattr(self, name)} must be at least 1")
         trunk_config(self.trunk)
 
     @staticmethod

@@ -34,8 +34,8 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
 def normalised_score(value: float, random: float, teacher: float) -> float:
     """Return 0 for uniform random play and 1 for the teacher, linear between and beyond.
 
-    It is not a number where the teacher is no better and no worse than random play.
+    It is not a number where the teacher is no better than random play.
     """
-    if teacher == random:
+    if teacher <= random:
         return float("nan")
     return (value - random) / (teacher - random)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ def summarise(experiment: Experiment, title: str) -> dict[str, Any]:
     if algorithm.teachers:
         policies["teacher"] = teachers_policy(algorithm.teachers)
     returns = {
-        who: play(experiment.task, policy, EPISODES, seed, experiment.config.train_device)
+        who: play(
+            experiment.task,
+            policy,
+            EPISODES,
+            seed,
+            experiment.config.train_device,
+            experiment.model_config,
+        )
         for who, policy in policies.items()
     }
     summary = {
@@ -47,7 +55,7 @@ def _row(experiment: Experiment, task: str, returns: dict[str, dict[str, Tensor]
     if task in algorithm.teachers:
         row["teacher_frames"] = algorithm.teachers[task].metadata["frames"]
         row["temperature"] = algorithm.temperatures[task]
-        row["score"] = normalised_score(
-            *(row[who]["mean"] for who in ("student", "random", "teacher"))
-        )
+        means = (row[who]["mean"] for who in ("student", "random", "teacher"))
+        score = normalised_score(*means)
+        row["score"] = score if isfinite(score) else None
     return row

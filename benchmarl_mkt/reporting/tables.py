@@ -25,7 +25,7 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
             plus_minus(row["random"]),
             plus_minus(row["teacher"]) if taught else "-",
             plus_minus(row["student"]),
-            f"{row['score']:.2f}" if taught else "-",
+            f"{row['score']:.2f}" if taught and row["score"] is not None else "-",
             winner(row),
             f"{row['teacher_frames']:,} + {row['frames']:,}" if taught else f"{row['frames']:,}",
             f"{row['episodes']:,}",

@@ -41,7 +41,7 @@ def ensure_teachers(
     with context.Manager() as manager, _bars(console) as bars:
         news = manager.Queue()
         rows = {name: bars.add_task(name, total=None, best="waiting") for name in names}
-        count = min(len(names), workers or os.cpu_count() or 1)
+        count = min(len(names), workers or len(os.sched_getaffinity(0)))
         with ProcessPoolExecutor(count, context) as pool:
             jobs = {pool.submit(_work, config, task.config, name, news): name for name in names}
             while not all(job.done() for job in jobs):

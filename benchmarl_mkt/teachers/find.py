@@ -14,6 +14,7 @@ from torchrl.envs import EnvBase
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.environments.opponents import policy_path
 from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.models.multitask import trunk_config
 from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.load import Teacher, load_teacher
@@ -27,7 +28,9 @@ _IRRELEVANT = {
     "sampling_device", "train_device", "buffer_device", "render", "loggers", "project_name",
     "wandb_extra_kwargs", "create_json", "save_folder", "restore_file", "restore_map_location",
     "checkpoint_interval", "checkpoint_at_end", "keep_checkpoints_num",
-    "exclude_buffer_from_checkpoint",
+    "exclude_buffer_from_checkpoint", "parallel_collection",
+    "on_policy_collected_frames_per_batch", "on_policy_n_envs_per_worker",
+    "on_policy_n_minibatch_iters", "on_policy_minibatch_size",
 }  # fmt: skip
 
 
@@ -80,7 +83,7 @@ def teacher_experiment(config: MktConfig) -> ExperimentConfig:
 def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe:
     """Return the recipe of the teacher of task ``name`` that a student's configuration asks for."""
     single = task.single(name)
-    team = single.team_configs[0]
+    team, model = single.team_configs[0], MultiTaskModelConfig()
     experiment = asdict(teacher_experiment(config))
     algorithm = {
         key: value
@@ -98,7 +101,7 @@ def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe
             "reward": single.config["reward"],
         },
         algorithm={"name": "mkt", **algorithm},
-        model=model_to_dict(MultiTaskModelConfig()),
+        model={**model_to_dict(model), "trunk": model_to_dict(trunk_config(model.trunk))},
         experiment={k: v for k, v in experiment.items() if k not in _IRRELEVANT},
         seed=config.teacher_seed,
     )
@@ -134,8 +137,9 @@ def find_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> dict
         raise ValueError(
             f"teachers: none in {TeacherStore(config.teacher_store).root} for "
             f"{', '.join(missing)}. Train them with: benchmarl teachers train algorithm=mkt "
-            f"task=multitask/{task.name.lower()} (and the same algorithm.* and task.* settings), "
-            "or name your own with algorithm.teachers={task: folder}"
+            f"task=multitask/{task.name.lower()} and the same algorithm.* and task.* settings (in "
+            "Python: benchmarl_mkt.teachers.train_teacher), or name your own with "
+            "algorithm.teachers={task: folder}"
         )
     return {team.name: teachers[team.name] for team in task.team_configs}
 
@@ -151,10 +155,11 @@ def present_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> d
     for team in task.team_configs:
         if team.name not in paths:
             recipe = teacher_recipe(config, task, team.name)
-            if recipe in store:
+            if store.path(recipe).exists():
                 paths[team.name] = store.path(recipe)
+    tasks = {team.name: team.task for team in task.team_configs}
     return {
-        name: load_teacher(path, team_specs(env, name)).to(env.device)
+        name: load_teacher(path, team_specs(env, name), tasks[name]).to(env.device)
         for name, path in paths.items()
     }
 

@@ -86,12 +86,15 @@ def build_model(
     )
 
 
-def load_teacher(path: str | Path, specs: TeacherSpecs | None = None) -> Teacher:
+def load_teacher(
+    path: str | Path, specs: TeacherSpecs | None = None, task: str | None = None
+) -> Teacher:
     """Load a teacher's folder.
 
     Args:
         path: the folder with ``teacher.json`` and ``weights.safetensors``.
         specs: sizes of the task to teach; None skips that check.
+        task: name of the task to teach, such as ``mpe/simple_push``; None skips that check.
 
     Raises:
         ValueError: if the folder is not a teacher, is damaged, or does not fit the task.
@@ -107,18 +110,20 @@ def load_teacher(path: str | Path, specs: TeacherSpecs | None = None) -> Teacher
             raise ValueError("its weights do not match their checksum")
         if metadata["kind"] not in KINDS:
             raise ValueError(f"its kind is {metadata['kind']!r}, not one of {KINDS}")
-        own = TeacherSpecs(**metadata["specs"])
+        own, taught = TeacherSpecs(**metadata["specs"]), metadata["task"]["tasks"][0]["task"]
         model = build_model(metadata["model"], own, metadata["kind"], metadata["share_params"])
         sizes = {k: v for k, v in model.state_dict().items() if not isinstance(v, Tensor)}
         model.load_state_dict({**sizes, **load_file(path / WEIGHTS)})
         float(metadata["temperature"])
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+    except (ValueError, LookupError, TypeError, OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"teachers: {path} is damaged or no teacher: {error}; remove the folder and train it "
             "again"
         ) from error
     if specs is not None and own != specs:
         raise ValueError(f"teachers: {path} was made for {own}, but the task has {specs}")
+    if task is not None and taught != task:
+        raise ValueError(f"teachers: {path} was trained on {taught}, but the task is {task}")
     return Teacher(model, metadata, path)
 
 

@@ -25,6 +25,8 @@ from torch import Tensor
 from benchmarl_mkt.paths import default_store_path
 
 FORMAT = "benchmarl-mkt-teacher/1"
+# To be raised by hand when the code changes what a recipe gives.
+RECIPE_VERSION = 1
 METADATA, WEIGHTS = "teacher.json", "weights.safetensors"
 
 
@@ -57,8 +59,8 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the recipe's and format's canonical JSON, as 64 hexadecimal digits."""
-        content = {"format": FORMAT, **asdict(self)}
+        """SHA-256 of the canonical JSON of recipe and versions, as 64 hexadecimal digits."""
+        content = {"format": FORMAT, "version": RECIPE_VERSION, **asdict(self)}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -122,8 +124,11 @@ def write_teacher(path: Path, weights: Mapping[str, Tensor], metadata: Mapping) 
         for file in (temporary / WEIGHTS, temporary / METADATA):
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-        with contextlib.suppress(OSError):  # somebody else was first: theirs is the same
+        try:
             temporary.rename(path)
+        except OSError:
+            if not (path / METADATA).is_file():  # else somebody was first: theirs is the same
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path

@@ -119,7 +119,8 @@ def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path
     so that the teacher sees what the student will see.
 
     Raises:
-        ValueError: if the task is no task set, has no such group, or the folder exists.
+        ValueError: if the task is no task set, has no such group, the model is recurrent, or the
+            folder exists.
     """
     path = Path(path).expanduser()
     if not isinstance(experiment.task, MultiTaskClass):
@@ -129,6 +130,8 @@ def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path
         )
     if group not in experiment.algorithm.group_map:
         raise ValueError(f"group: {group!r} is not one of {sorted(experiment.algorithm.group_map)}")
+    if experiment.model_config.is_rnn:
+        raise ValueError("model: recurrent teachers are not supported; use a feed-forward model")
     if path.exists():
         raise ValueError(f"path: {path} exists; choose another folder or remove it")
     weights = agents_of(experiment, group).state_dict()

@@ -11,7 +11,7 @@ PROVIDER = "benchmarl-mkt"
 def _is_benchmarl(search_path: ConfigSearchPath) -> bool:
     """Tell whether the running application composes BenchMARL's configuration folder."""
     return any(
-        element.provider == "main" and _normalised(element.path).endswith("benchmarl/conf")
+        element.provider == "main" and _normalised(element.path).endswith("/benchmarl/conf")
         for element in search_path.get_path()
     )
 
@@ -20,7 +20,7 @@ def _normalised(path: str) -> str:
     """Turn ``pkg://benchmarl.conf``, ``file:///x/benchmarl/conf`` or a folder into one form."""
     if path.startswith("pkg://"):
         path = path.removeprefix("pkg://").replace(".", "/")
-    return path.removeprefix("file://").replace("\\", "/").rstrip("/")
+    return "/" + path.removeprefix("file://").replace("\\", "/").rstrip("/")
 
 
 class BenchmarlMktSearchPath(SearchPathPlugin):

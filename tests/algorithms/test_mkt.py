@@ -460,3 +460,16 @@ def test_logs_tell_of_each_task(teachers, tmp_path):
             assert log in names
     file = next(Path(experiment.folder_name).rglob("counters_simple_push_frames.csv"))
     assert [float(line.split(",")[1]) for line in file.read_text().split()] == [50.0, 100.0]
+
+
+def test_evaluation_before_any_training(tmp_path):
+    algorithm = MktConfig(annealing=ALONE)
+    experiment = make_experiment(tmp_path, task_set(ONE, TWO), algorithm, None, 0)
+    experiment.evaluate()
+    assert student_callback(experiment).signals() == {}
+
+
+@pytest.mark.parametrize("temperature", [True, float("inf"), "warm"])
+def test_temperatures_that_are_no_numbers(temperature):
+    with pytest.raises(ValueError, match=r"^algorithm\.temperature"):
+        MktConfig(temperature=temperature)

@@ -136,6 +136,7 @@ class Model:
     def __init__(self, groups, length, terminal, masked):
         self.groups, self.length, self.terminal, self.masked = groups, length, terminal, masked
         self.t = 0
+        self.idle = False  # whether a whole step has passed since the end
 
     @property
     def finished(self):
@@ -151,9 +152,7 @@ class Model:
 
     def mask(self):
         most = max(n_actions for _, n_actions, _ in self.groups.values())
-        if self.finished:
-            return [[True] * most for count, _, _ in self.groups.values() for _ in range(count)]
-        return [
+        rows = [
             [
                 a < n_actions and not (self.masked and a == blocked(self.t, i, n_actions))
                 for a in range(most)
@@ -161,9 +160,12 @@ class Model:
             for count, n_actions, _ in self.groups.values()
             for i in range(count)
         ]
+        opened = [[self.idle or (self.finished and not any(row))] * most for row in rows]
+        return [[a or b for a, b in zip(*pair)] for pair in zip(rows, opened)]
 
     def step(self, actions):
         if self.finished:
+            self.idle = True
             return 0.0
         indices = [i for count, _, _ in self.groups.values() for i in range(count)]
         earned = sum(toy_reward(self.t, a, i) for a, i in zip(actions, indices))
@@ -279,7 +281,10 @@ def test_a_finished_serial_task_is_not_stepped():
 
 @pytest.mark.parametrize("kind", ["vector", "serial"])
 def test_idle_steps(kind):
-    """Lengths 2 and 4: two idle steps, zero reward, own done true, every action available."""
+    """Lengths 2 and 4: two idle steps, zero reward, own done true, then every action available.
+
+    The observation that ends the episode keeps its true mask: a value may bootstrap from it.
+    """
     env = make_env(
         toy("short", kind=kind, length=2, masked=True, limit=50), toy("long", length=4), copies=2
     )
@@ -292,8 +297,8 @@ def test_idle_steps(kind):
     assert (after["reward"][:, :2] > 0).all()
     assert after["done"][0, :, 0, 0].tolist() == [False, True, True, True]
     assert after["terminated"][0, :, 0, 0].tolist() == [False, True, True, True]
-    assert short["action_mask"][:, 2:].all()
-    assert not short["action_mask"][:, :2].all()
+    assert short["action_mask"][:, 3:].all()
+    assert not short["action_mask"][:, :3].flatten(2).all(-1).any()
     frozen = after["observation"][:, 1:2].expand(-1, 3, -1, -1)
     assert torch.equal(after["observation"][:, 1:], frozen)
     assert rollout["next", "done"][0].flatten().tolist() == [False] * 3 + [True]
@@ -391,7 +396,9 @@ def test_single_keeps_everything_but_the_other_tasks():
         ({"tasks": ["multitask/mpe"]}, r"^tasks: unknown task 'multitask/mpe'"),
         ({"tasks": [PUSH, PUSH]}, r"^tasks: 'simple_push' is in the set twice"),
         ({"tasks": ["toy/continuous"]}, r"^tasks: 'toy/continuous' has continuous actions only"),
-        ({"tasks": [{"task": PUSH, "name": "state"}]}, r"^tasks: the name 'state' is reserved"),
+        ({"tasks": [{"task": PUSH, "name": "state"}]}, r"^tasks: 'state' cannot name a team"),
+        ({"tasks": [{"task": PUSH, "name": "a.b"}]}, r"^tasks: 'a.b' cannot name a team"),
+        ({"tasks": [{"task": PUSH, "name": "items"}]}, r"^tasks: 'items' cannot name a team"),
         ({"tasks": [{"name": "push"}]}, r"^tasks: the entry .* must be a task's name"),
         ({"tasks": [{"task": PUSH, "length": 3}]}, r"^tasks: .*unknown: \['length'\]"),
         (

@@ -3,7 +3,7 @@ import torch
 from tensordict import TensorDict
 
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
-from tests.helpers import task_set
+from tests.helpers import SPEAKER, task_set
 from tests.toys import toy
 
 TASKS = ["a", "b"]
@@ -172,3 +172,14 @@ def test_state_round_trip():
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         MultiTaskReplayBuffer(TASKS, **{"capacity": 2, "batch_size": 1, **arguments})
+
+
+def test_a_time_limit_bootstraps_over_available_actions_only():
+    """The observation that ends an episode keeps its mask: the speaker has 3 of 5 actions."""
+    speaker = {"task": SPEAKER, "config": {"terminate_at_limit": False}}
+    env = task_set(speaker).get_env_fun(2, False, 0, "cpu")()
+    segments = make_segments(env.rollout(25, break_when_any_done=False), list(env.teams))
+    (segment,) = segments.values()
+    assert segment["bootstrap"].all() and segment["active"].all()
+    assert not segment["terminated"].any()
+    assert not segment["action_mask"][:, -1, 0, 3:].any()
