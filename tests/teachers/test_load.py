@@ -85,6 +85,13 @@ def test_other_sizes_are_both_in_the_message(teachers):
     assert str(wanted) in str(error.value)
 
 
+def test_a_teacher_of_another_task_is_refused_even_if_the_sizes_fit(teachers):
+    path, specs = teachers.paths["simple_push"], TeacherSpecs(2, 21, 5)
+    assert load_teacher(path, specs, "mpe/simple_push").specs == specs
+    with pytest.raises(ValueError, match="was trained on mpe/simple_push, but the task is other"):
+        load_teacher(path, specs, "other")
+
+
 def trunk_with(name: str) -> dict:
     trunk = {"name": "mlp", "num_cells": [4], "activation_class": name}
     return {"name": "multitask", "trunk": trunk}
