@@ -88,7 +88,7 @@ def untrained_teachers(task: MultiTaskClass, folder: Path) -> dict[str, str]:
         specs = team_specs(env, name)
         weights = build_model(model, specs, "values").state_dict()
         metadata = {"kind": "values", "specs": vars(specs), "model": model}
-        metadata |= {"share_params": True, "temperature": 0.02}
+        metadata |= {"share_params": True, "temperature": 0.02, "task": task.single(name).config}
         paths[name] = str(write_teacher(folder / name, weights, metadata))
     env.close()
     return paths
