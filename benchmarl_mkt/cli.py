@@ -17,7 +17,8 @@ Commands:
 OVERRIDES are Hydra's, as for python -m benchmarl.run. Examples:
   benchmarl run algorithm=mkt task=multitask/mpe
   benchmarl run algorithm=qmix task=multitask/mpe model=multitask experiment=mkt_quick
-  benchmarl run algorithm=mkt task=multitask/custom 'task.tasks=[vmas/navigation,vmas/balance]'
+  benchmarl run algorithm=mkt algorithm.mixer=vdn task=multitask/custom \\
+      'task.tasks=[vmas/navigation,vmas/balance]'
 """
 
 
@@ -86,7 +87,7 @@ def _task_and_algorithm(cfg):
 
     from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.algorithms.mkt import as_multitask, check_experiment, check_task
-    from benchmarl_mkt.teachers.find import check_named, present_teachers, teacher_experiment
+    from benchmarl_mkt.teachers.find import present_teachers, teacher_experiment
 
     name = HydraConfig.get().runtime.choices.task
     task = load_task_config_from_hydra(cfg.task, name)
@@ -99,7 +100,6 @@ def _task_and_algorithm(cfg):
             check_experiment(config)
         env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
         check_task(algorithm, task, env)
-        check_named(algorithm.teachers, list(env.teams))
         if algorithm.uses_teacher:
             present_teachers(algorithm, task, env)
         env.close()

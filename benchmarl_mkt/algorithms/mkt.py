@@ -54,7 +54,6 @@ class Mkt(Algorithm):
         self.tasks = list(self.group_map)
         check_task(self.config, experiment.task, experiment.test_env)
         check_experiment(self.experiment_config)
-        check_named(self.config.teachers, self.tasks)
         self.schedule = AnnealingSchedule(**self.config.annealing)
         self.teachers: dict[str, Teacher] = {}
         if self.config.uses_teacher:
@@ -209,8 +208,8 @@ def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:
     """Check that the algorithm fits the task.
 
     Raises:
-        ValueError: if the task is not a multi-task set, or its teams are of different sizes under
-            QMIX mixing.
+        ValueError: if the task is not a multi-task set, its teams are of different sizes under
+            QMIX mixing, or a named teacher is of none of its tasks.
     """
     if not isinstance(task, MultiTaskClass):
         name = f"{task.env_name()}/{task.name.lower()}"
@@ -223,6 +222,7 @@ def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:
         raise ValueError(
             f"algorithm.mixer: qmix needs teams of one size, got {sizes}; use algorithm.mixer=vdn"
         )
+    check_named(config.teachers, list(sizes))
 
 
 def check_experiment(config: ExperimentConfig) -> None:

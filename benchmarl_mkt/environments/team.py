@@ -130,6 +130,8 @@ class Team:
             group: self._load_opponent(group, source, lengths[group], action_spec)
             for group, source in opponents.items()
         }
+        stops = list(itertools.accumulate(self._sizes))
+        self._spans = list(zip([0, *stops], stops))  # first and past-the-last agent of each group
         batch = env.batch_size[0]
         self._template = torch.zeros(
             batch, self.n_agents, self.observation_size, device=env.device
@@ -139,13 +141,8 @@ class Team:
         self._existing = torch.zeros(
             batch, self.n_agents, self.n_actions, dtype=torch.bool, device=env.device
         )  # actions that are no padding
-        for (start, stop), count in zip(self._spans(), self._counts):
+        for (start, stop), count in zip(self._spans, self._counts):
             self._existing[:, start:stop, :count] = True
-
-    def _spans(self) -> list[tuple[int, int]]:
-        """First and past-the-last agent of each controlled group."""
-        stops = list(itertools.accumulate(self._sizes))
-        return list(zip([0, *stops], stops))
 
     def _load_opponent(self, group: str, source: str, length: int, action_spec) -> FrozenPolicy:
         policy = FrozenPolicy.load(source).to(self.env.device)
@@ -229,7 +226,7 @@ class Team:
     def _read(self, data: TensorDictBase, elapsed: Tensor | None) -> TeamStep:
         """Turn the task's tensordict into the team's view; ``elapsed`` None marks a reset."""
         observation = self._template.clone()
-        for group, (start, stop) in zip(self._groups, self._spans()):
+        for group, (start, stop) in zip(self._groups, self._spans):
             seen = self._flat(data, group)
             observation[:, start:stop, : seen.shape[-1]] = seen
         if self._state_key is None:
@@ -254,7 +251,7 @@ class Team:
         if not self._has_mask:
             return self._existing
         masks = torch.zeros_like(self._existing)
-        for group, (start, stop), count in zip(self._groups, self._spans(), self._counts):
+        for group, (start, stop), count in zip(self._groups, self._spans, self._counts):
             masks[:, start:stop, :count] = data.get((group, "action_mask"))
         return masks
 

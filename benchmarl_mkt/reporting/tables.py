@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarl_mkt.reporting.statistics import Interval
+
 
 def comparison_table(summary: Mapping[str, Any]) -> Table:
     """Build the table of one run: task by task random, teacher, student, score and budget.
@@ -40,7 +42,7 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
 
 def plus_minus(interval: Mapping[str, float]) -> str:
     """Format a mean with half its interval."""
-    return f"{interval['mean']:.2f} ± {(interval['high'] - interval['low']) / 2:.2f}"
+    return f"{interval['mean']:.2f} ± {Interval(**interval).half_width:.2f}"
 
 
 def winner(row: Mapping[str, Any]) -> str:

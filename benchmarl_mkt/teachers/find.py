@@ -116,12 +116,16 @@ def team_specs(env: EnvBase, name: str) -> TeacherSpecs:
 def missing_teachers(config: MktConfig, task: MultiTaskClass) -> dict[str, Recipe]:
     """Return the recipes of the teachers that neither the configuration nor the store has."""
     store = TeacherStore(config.teacher_store)
-    recipes = {
-        team.name: teacher_recipe(config, task, team.name)
-        for team in task.team_configs
-        if team.name not in config.teachers
-    }
+    recipes = _unnamed_recipes(config, task)
     return {name: recipe for name, recipe in recipes.items() if recipe not in store}
+
+
+def _unnamed_recipes(config: MktConfig, task: MultiTaskClass) -> dict[str, Recipe]:
+    """The recipes of the tasks whose teacher the configuration does not name."""
+    names = (team.name for team in task.team_configs)
+    return {
+        name: teacher_recipe(config, task, name) for name in names if name not in config.teachers
+    }
 
 
 def find_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> dict[str, Teacher]:
@@ -152,11 +156,9 @@ def present_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> d
     """
     check_named(config.teachers, [team.name for team in task.team_configs])
     store, paths = TeacherStore(config.teacher_store), dict(config.teachers)
-    for team in task.team_configs:
-        if team.name not in paths:
-            recipe = teacher_recipe(config, task, team.name)
-            if store.path(recipe).exists():
-                paths[team.name] = store.path(recipe)
+    for name, recipe in _unnamed_recipes(config, task).items():
+        if store.path(recipe).exists():
+            paths[name] = store.path(recipe)
     tasks = {team.name: team.task for team in task.team_configs}
     return {
         name: load_teacher(path, team_specs(env, name), tasks[name]).to(env.device)

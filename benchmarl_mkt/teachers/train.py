@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from torch import Tensor
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.evaluation import play, random_policy
 from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.objectives.td import greedy_actions
 from benchmarl_mkt.reporting.statistics import mean_interval
 from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.find import teacher_experiment, teacher_recipe, team_specs
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 SCORING_EPISODES = 500
 _SCORING_SEED = 10_000  # far from the seeds of training
 Progress = Callable[[int, int, float], None]
-
-_log = logging.getLogger(__name__)
 
 
 class BestCheckpoint(Callback):
@@ -150,7 +148,7 @@ def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> 
         active = data.get(("active", group)).squeeze(-1)
         values.append(out[active].flatten(0, 1).cpu())
         masks.append(mask[active].flatten(0, 1).cpu())
-        return data.set((group, "action"), out.masked_fill(~mask, -torch.inf).argmax(-1))
+        return data.set((group, "action"), greedy_actions(out, mask))
 
     device = next(model.parameters()).device
     returns = play(task, act, SCORING_EPISODES, _SCORING_SEED, device)[group]
