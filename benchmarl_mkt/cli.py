@@ -110,31 +110,47 @@ def _run(cfg) -> None:
     from benchmarl.hydra_config import load_experiment_from_hydra
 
     from benchmarl_mkt.algorithms import MktConfig
+    from benchmarl_mkt.best_policy import BestPolicy
+    from benchmarl_mkt.environments import MultiTaskClass
+    from benchmarl_mkt.reporting.summary import describe, summarise
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
     console = _console()
     with _user_errors():
         name, task, algorithm = _task_and_algorithm(cfg)
-    is_mkt = isinstance(algorithm, MktConfig)
-    if is_mkt and algorithm.uses_teacher:
+    if isinstance(algorithm, MktConfig) and algorithm.uses_teacher:
         ensure_teachers(algorithm, task, console)
+    best = BestPolicy()
     with _user_errors():
-        experiment = load_experiment_from_hydra(cfg, task_name=name)
+        experiment = load_experiment_from_hydra(cfg, task_name=name, callbacks=[best])
+    is_set = isinstance(task, MultiTaskClass)
+    if is_set:
+        summary = describe(experiment, **_labels(name))
     experiment.run()
     console.print(f"Results: {experiment.folder_name}")
-    if is_mkt:
-        _compare(experiment, f"MKT-MARL on {name}", console)
+    if is_set:
+        _show(summarise(experiment, summary, best), Path(experiment.folder_name), console)
 
 
-def _compare(experiment, title: str, console) -> None:
+def _labels(task: str) -> dict[str, object]:
+    """What a run is called in reports: its method is the configuration group's choice."""
+    from hydra.core.hydra_config import HydraConfig
+
+    config = HydraConfig.get()
+    choices = config.runtime.choices
+    return {
+        "set": task,
+        "method": choices.get("method", choices.algorithm),
+        "overrides": list(config.overrides.task),
+    }
+
+
+def _show(summary: dict, folder: Path, console) -> None:
     from benchmarl_mkt.reporting.plots import plot_learning_curves
-    from benchmarl_mkt.reporting.summary import summarise
     from benchmarl_mkt.reporting.tables import comparison_table
 
-    folder = Path(experiment.folder_name)
-    summary = summarise(experiment, title)
     console.print(comparison_table(summary))
-    curves = folder / f"{experiment.name}.json"
+    curves = folder / summary["evaluations"]
     if curves.is_file():
         picture = plot_learning_curves(curves, summary, folder / "learning_curves.png")
         console.print(f"Picture: {picture}")

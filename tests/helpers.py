@@ -58,7 +58,9 @@ def task_set(*tasks, name: str = "CUSTOM", **config):
     return MultiTaskTask[name].get_task({"tasks": list(tasks), **config})
 
 
-def make_experiment(folder: Path, task, algorithm, model=None, seed: int = 0, **changes):
+def make_experiment(
+    folder: Path, task, algorithm, model=None, seed: int = 0, callbacks=None, **changes
+):
     """A BenchMARL experiment of seconds."""
     return Experiment(
         task=task,
@@ -66,7 +68,7 @@ def make_experiment(folder: Path, task, algorithm, model=None, seed: int = 0, **
         model_config=small_model() if model is None else model,
         seed=seed,
         config=tiny_config(folder, **changes),
-        callbacks=changes.pop("callbacks", None),
+        callbacks=callbacks,
     )
 
 

@@ -64,11 +64,12 @@ def test_a_recurrent_student_is_summarised(tmp_path):
     from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.models import MultiTaskModelConfig
     from benchmarl_mkt.paths import conf_path
-    from benchmarl_mkt.reporting.summary import summarise
+    from benchmarl_mkt.reporting.summary import describe, summarise
     from tests.helpers import PUSH, make_experiment, task_set
 
     gru = MultiTaskModelConfig.get_from_yaml(str(conf_path() / "model" / "multitask_gru.yaml"))
     alone = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
     experiment = make_experiment(tmp_path, task_set(PUSH), alone, gru, 0)
+    summary = describe(experiment, set="multitask/custom", method="gru", overrides=[])
     experiment.run()
-    assert summarise(experiment, "GRU")["tasks"]["simple_push"]["episodes"] > 0
+    assert summarise(experiment, summary)["tasks"]["simple_push"]["episodes"] > 0

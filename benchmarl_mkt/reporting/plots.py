@@ -28,7 +28,7 @@ def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def plot_learning_curves(json_path: Path, summary: Mapping[str, Any], out: Path) -> Path:
-    """Draw the student's learning curves with each teacher's level as a line; write a PNG.
+    """Draw a run's learning curves with each teacher's level as a line; write a PNG.
 
     Args:
         json_path: the run's JSON.
@@ -46,7 +46,7 @@ def plot_learning_curves(json_path: Path, summary: Mapping[str, Any], out: Path)
     )
     for axis, (task, (frames, returns)) in zip(axes[0], curves.items()):
         intervals = [mean_interval(step) for step in returns]
-        axis.plot(frames, [i.mean for i in intervals], color="C0", label="student")
+        axis.plot(frames, [i.mean for i in intervals], color="C0", label=summary["method"])
         axis.fill_between(
             frames, [i.low for i in intervals], [i.high for i in intervals], color="C0", alpha=0.2
         )
@@ -56,7 +56,7 @@ def plot_learning_curves(json_path: Path, summary: Mapping[str, Any], out: Path)
         axis.axhline(row["random"]["mean"], color="0.6", linestyle=":", label="random")
         axis.set(title=task, xlabel="frames of the task", ylabel="return")
     axes[0][0].legend(loc="lower right")
-    figure.suptitle(f"{summary['title']}, seed {summary['seed']}")
+    figure.suptitle(f"{summary['method']} on {summary['set']}, seed {summary['seed']}")
     figure.savefig(out, dpi=120)
     pyplot.close(figure)
     return out

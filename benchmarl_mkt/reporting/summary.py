@@ -1,61 +1,126 @@
-"""What a finished run has achieved, as plain JSON values."""
+"""What a run is and what it has achieved, as plain JSON values beside its evaluations."""
 
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from benchmarl.experiment import Experiment
 from torch import Tensor
 
+from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
 from benchmarl_mkt.reporting.statistics import mean_interval, normalised_score
 
+FORMAT = "benchmarl-mkt summary 1"
 EPISODES = 500
 _SEED = 20_000  # apart from the seeds of training and of the teachers' scoring
+_ABSOLUTE_SEED = 30_000
 
 
-def summarise(experiment: Experiment, title: str) -> dict[str, Any]:
-    """Score random play, the teachers and the final student on the same fresh episodes.
+def describe(experiment: Experiment, **labels: Any) -> dict[str, Any]:
+    """Write the ``summary.json`` of a run that begins; return its content.
 
-    Writes ``summary.json`` into the run's folder and returns its content.
+    Args:
+        experiment: the run, of a task set.
+        labels: what the run is called: ``set``, ``method``, ``overrides``.
+    """
+    config = experiment.config
+    summary = {
+        "format": FORMAT,
+        **labels,
+        "algorithm": experiment.algorithm_name,
+        "seed": experiment.seed,
+        "finished": False,
+        "max_frames": config.get_max_n_frames(experiment.on_policy),
+        "evaluations": f"{experiment.name}.json",
+        "final_episodes": EPISODES,
+        "absolute_episodes": 10 * config.evaluation_episodes,
+        "versions": {
+            package: version(package)
+            for package in ("benchmarl-mkt", "benchmarl", "torchrl", "tensordict", "torch")
+        },
+        "tasks": {},
+    }
+    return _write(experiment, summary)
+
+
+def summarise(
+    experiment: Experiment, summary: dict[str, Any], best: BestPolicy | None = None
+) -> dict[str, Any]:
+    """Score random play, the teachers and the final policy on the same fresh episodes.
+
+    The best policy of the run, if any was kept, is scored on ten times the episodes of an
+    evaluation, fresh ones again: the absolute metric of the marl-eval protocol (Gorsane et al.
+    2022, https://arxiv.org/abs/2209.10485), which also replaces the one in the run's JSON.
+
+    Args:
+        experiment: the finished run.
+        summary: what :func:`describe` returned.
+        best: the run's best policy.
+
+    Returns:
+        The completed summary, as written to ``summary.json``.
     """
     algorithm, seed = experiment.algorithm, _SEED + experiment.seed
-    policies = {"random": random_policy(algorithm.tasks), "student": experiment.policy}
-    if algorithm.teachers:
-        policies["teacher"] = teachers_policy(algorithm.teachers)
-    returns = {
-        who: play(
-            experiment.task,
-            policy,
-            EPISODES,
-            seed,
-            experiment.config.train_device,
-            experiment.model_config,
-        )
-        for who, policy in policies.items()
-    }
-    summary = {
-        "title": title,
-        "seed": experiment.seed,
-        "evaluation_episodes": EPISODES,
-        "tasks": {task: _row(experiment, task, returns) for task in algorithm.tasks},
-    }
-    path = Path(experiment.folder_name) / "summary.json"
-    path.write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
+    tasks, teachers = list(algorithm.group_map), getattr(algorithm, "teachers", {})
+    policies = {"random": random_policy(tasks), "student": experiment.policy}
+    if teachers:
+        policies["teacher"] = teachers_policy(teachers)
+    returns = {who: _play(experiment, policy, EPISODES, seed) for who, policy in policies.items()}
+    kept = best.best if best is not None else None
+    if kept is not None:
+        returns["best"] = _play_best(experiment, kept.weights, summary["absolute_episodes"])
+        summary["best_at_frames"] = kept.frames
+        _write_absolute_metrics(experiment, returns["best"])
+    summary["tasks"] = {task: _row(experiment, task, returns) for task in tasks}
+    summary["finished"] = True
+    return _write(experiment, summary)
+
+
+def _play(experiment: Experiment, policy, episodes: int, seed: int) -> dict[str, Tensor]:
+    device, model = experiment.config.train_device, experiment.model_config
+    return play(experiment.task, policy, episodes, seed, device, model)
+
+
+def _play_best(
+    experiment: Experiment, weights: dict[str, Tensor], episodes: int
+) -> dict[str, Tensor]:
+    final = {name: tensor.clone() for name, tensor in experiment.policy.state_dict().items()}
+    experiment.policy.load_state_dict(weights)
+    try:
+        return _play(experiment, experiment.policy, episodes, _ABSOLUTE_SEED + experiment.seed)
+    finally:
+        experiment.policy.load_state_dict(final)
+
+
+def _write_absolute_metrics(experiment: Experiment, returns: dict[str, Tensor]) -> None:
+    """Put the mean returns of the best policy where BenchMARL keeps its luckiest episode."""
+    writer = experiment.logger.json_writer
+    means = {f"{task}_return": [float(values.mean())] for task, values in returns.items()}
+    means["return"] = [float(torch.stack(list(returns.values())).mean())]
+    writer.run_data["absolute_metrics"] = means
+    Path(writer.path).write_text(json.dumps(writer.data, indent=4))
 
 
 def _row(experiment: Experiment, task: str, returns: dict[str, dict[str, Tensor]]) -> dict:
-    algorithm = experiment.algorithm
+    algorithm, collector = experiment.algorithm, experiment.collector
     row = {who: mean_interval(per[task].numpy())._asdict() for who, per in returns.items()}
-    row.update(experiment.collector.accounts[task])
-    if task in algorithm.teachers:
+    row.update(getattr(collector, "accounts", {}).get(task, {"frames": experiment.total_frames}))
+    if "teacher" in returns:
         row["teacher_frames"] = algorithm.teachers[task].metadata["frames"]
         row["temperature"] = algorithm.temperatures[task]
         means = (row[who]["mean"] for who in ("student", "random", "teacher"))
         score = normalised_score(*means)
         row["score"] = score if isfinite(score) else None
     return row
+
+
+def _write(experiment: Experiment, summary: dict[str, Any]) -> dict[str, Any]:
+    path = Path(experiment.folder_name) / "summary.json"
+    path.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary

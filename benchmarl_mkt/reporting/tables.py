@@ -16,9 +16,9 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
     Args:
         summary: content of a run's ``summary.json``.
     """
-    table = Table(title=f"{summary['title']}, seed {summary['seed']}")
+    table = Table(title=f"{summary['method']} on {summary['set']}, seed {summary['seed']}")
     table.add_column("task", no_wrap=True)
-    for column in ("random", "teacher", "student", "score", "winner", "frames", "episodes"):
+    for column in ("random", "teacher", "student", "best", "score", "winner", "frames", "episodes"):
         table.add_column(column, justify="right", no_wrap=True)
     for task, row in summary["tasks"].items():
         taught = "teacher" in row
@@ -27,15 +27,17 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
             plus_minus(row["random"]),
             plus_minus(row["teacher"]) if taught else "-",
             plus_minus(row["student"]),
+            plus_minus(row["best"]) if "best" in row else "-",
             f"{row['score']:.2f}" if taught and row["score"] is not None else "-",
             winner(row),
             f"{row['teacher_frames']:,} + {row['frames']:,}" if taught else f"{row['frames']:,}",
-            f"{row['episodes']:,}",
+            f"{row['episodes']:,}" if "episodes" in row else "-",
         )
     table.caption = (
-        f"Mean return and 95% interval over the same {summary['evaluation_episodes']} fresh "
-        "episodes, greedy. Score: 0 uniform random, 1 the teacher. Winner: intervals apart, else "
-        "tie. Frames: the teacher's + the student's; episodes: the student's."
+        f"Mean return and 95% interval over the same {summary['final_episodes']} fresh episodes, "
+        f"greedy; best: the run's best checkpoint on {summary['absolute_episodes']} others. Score: "
+        "0 uniform random, 1 the teacher. Winner: intervals apart, else tie. Frames: the "
+        "teacher's + the student's; episodes: the student's."
     )
     return table
 

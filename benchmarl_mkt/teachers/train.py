@@ -17,6 +17,7 @@ from benchmarl.models.common import Model
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.evaluation import play, random_policy
 from benchmarl_mkt.models import MultiTaskModelConfig
@@ -35,38 +36,22 @@ _SCORING_SEED = 10_000  # far from the seeds of training
 Progress = Callable[[int, int, float], None]
 
 
-class BestCheckpoint(Callback):
-    """Keeps the agents' weights of the evaluation with the highest mean return.
+class ShowProgress(Callback):
+    """Tells how far training is: calls ``show`` with (frames, total frames, best mean return)."""
 
-    Args:
-        progress: called with (frames, total frames, best mean return) after each batch.
-    """
-
-    def __init__(self, progress: Progress | None = None):
+    def __init__(self, show: Progress, best: BestPolicy):
         super().__init__()
-        self.best = -float("inf")
-        self.weights: dict[str, Tensor] | None = None
-        self._progress = progress
+        self._show, self._best = show, best
 
     def __getstate__(self) -> dict[str, Any]:
         """BenchMARL pickles an experiment's callbacks; where progress goes is not part of it."""
-        return {**self.__dict__, "_progress": None, "experiment": None}
+        return {"experiment": None}
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
-        if self._progress is not None:
-            config = self.experiment.config
-            on_policy = self.experiment.on_policy
-            total = config.get_max_n_frames(on_policy)
-            self._progress(min(self.experiment.total_frames, total), total, self.best)
-
-    def on_evaluation_end(self, rollouts: list[TensorDictBase]) -> None:
-        (task,) = self.experiment.task.group_map(self.experiment.test_env)
-        returns = [td.get(("next", task, "reward")).sum(0).mean() for td in rollouts]
-        score = float(torch.stack(returns).mean())
-        if score > self.best:
-            model = agents_of(self.experiment, task)
-            self.best = score
-            self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        total = self.experiment.config.get_max_n_frames(self.experiment.on_policy)
+        best = self._best.best
+        level = -float("inf") if best is None else float(best.returns)
+        self._show(min(self.experiment.total_frames, total), total, level)
 
 
 def agents_of(experiment: Experiment, group: str) -> Model:
@@ -84,7 +69,7 @@ def train_teacher(
         config: the student's algorithm configuration, which holds the teacher's recipe.
         task: the task set.
         name: the task (group) to train for.
-        progress: see :class:`BestCheckpoint`.
+        progress: see :class:`ShowProgress`.
     """
     store, recipe = TeacherStore(config.teacher_store), teacher_recipe(config, task, name)
     with store.lock(recipe):
@@ -95,19 +80,22 @@ def train_teacher(
             preset = teacher_experiment(config)
             preset.loggers, preset.save_folder = [], folder
             preset.checkpoint_at_end, preset.checkpoint_interval = False, 0
-            best = BestCheckpoint(progress)
+            best = BestPolicy()
+            callbacks = [best, *([ShowProgress(progress, best)] if progress else [])]
             experiment = Experiment(
                 task=single,
                 algorithm_config=config.teacher_config(),
                 model_config=MultiTaskModelConfig(),
                 seed=config.teacher_seed,
                 config=preset,
-                callbacks=[best],
+                callbacks=callbacks,
             )
             with contextlib.redirect_stderr(io.StringIO()):
                 experiment.run()
-            metadata = describe(experiment, name, best.weights)
-        return store.save(recipe, best.weights, metadata)
+            experiment.policy.load_state_dict(best.best.weights)
+            weights = agents_of(experiment, name).state_dict()
+            metadata = describe(experiment, name, weights)
+        return store.save(recipe, weights, metadata)
 
 
 def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path:

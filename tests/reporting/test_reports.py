@@ -3,12 +3,15 @@ from io import StringIO
 
 import numpy as np
 import pytest
+import torch
+from benchmarl.algorithms import VdnConfig
 from rich.console import Console
 
 from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.evaluation import play, teachers_policy
 from benchmarl_mkt.reporting.plots import plot_learning_curves, read_curves
-from benchmarl_mkt.reporting.summary import EPISODES, summarise
+from benchmarl_mkt.reporting.summary import EPISODES, describe, summarise
 from benchmarl_mkt.reporting.tables import comparison_table, winner
 from tests.helpers import make_experiment, task_set
 from tests.toys import toy
@@ -25,9 +28,11 @@ ROW = {
 }
 UNTAUGHT = {k: ROW[k] for k in ("random", "student", "frames", "episodes")}
 SUMMARY = {
-    "title": "A title",
+    "method": "a_method",
+    "set": "multitask/two",
     "seed": 4,
-    "evaluation_episodes": 100,
+    "final_episodes": 100,
+    "absolute_episodes": 1000,
     "tasks": {"push": ROW, "tag": UNTAUGHT},
 }
 RUN = {
@@ -77,7 +82,15 @@ def test_the_table_tells_everything():
     text = StringIO()
     Console(file=text, width=200).print(comparison_table(SUMMARY))
     shown = text.getvalue()
-    for part in ("A title, seed 4", "push", "tag", "-80.00", "-30.00", "-25.00", "1.10"):
+    for part in (
+        "a_method on multitask/two, seed 4",
+        "push",
+        "tag",
+        "-80.00",
+        "-30.00",
+        "-25.00",
+        "1.10",
+    ):
         assert part in shown
     for part in ("12,345", "6,789", "271", "student"):
         assert part in shown
@@ -93,11 +106,26 @@ def test_the_winner_is_who_is_apart(student, expected):
     assert winner(UNTAUGHT) == "-"
 
 
-def test_a_summary_scores_the_runs_student_and_teachers(teachers, tmp_path):
-    experiment = make_experiment(tmp_path, teachers.task, teachers.config())
+LABELS = {"set": "multitask/custom", "method": "mkt", "overrides": ["algorithm=mkt"]}
+
+
+def run_summary(folder, task, algorithm):
+    """A finished run and its summary."""
+    best = BestPolicy()
+    experiment = make_experiment(folder, task, algorithm, callbacks=[best])
+    summary = describe(experiment, **LABELS)
+    written = json.loads((experiment.folder_name / "summary.json").read_text())
+    assert written == summary
+    assert (summary["finished"], summary["max_frames"], summary["tasks"]) == (False, 100, {})
     experiment.run()
-    summary = summarise(experiment, "Title")
+    summary = summarise(experiment, summary, best)
+    assert summary["finished"]
     assert json.loads((experiment.folder_name / "summary.json").read_text()) == summary
+    return experiment, summary
+
+
+def test_a_summary_scores_the_runs_student_and_teachers(teachers, tmp_path):
+    experiment, summary = run_summary(tmp_path, teachers.task, teachers.config())
     found = experiment.algorithm.teachers
     returns = play(teachers.task, teachers_policy(found), EPISODES, 20_000)
     for name, row in summary["tasks"].items():
@@ -109,11 +137,36 @@ def test_a_summary_scores_the_runs_student_and_teachers(teachers, tmp_path):
         assert (row["frames"], row["teacher_frames"]) == (100, 100)
 
 
-def test_a_summary_without_teachers(tmp_path):
-    alone = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
-    experiment = make_experiment(tmp_path, task_set(toy("one", length=5)), alone)
-    experiment.run()
-    row = summarise(experiment, "Title")["tasks"]["one"]
+@pytest.mark.parametrize(
+    "algorithm",
+    [MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0}), VdnConfig.get_from_yaml()],
+    ids=["mkt", "stock"],
+)
+def test_a_summary_without_teachers(algorithm, tmp_path):
+    _, summary = run_summary(tmp_path, task_set(toy("one", length=5)), algorithm)
+    row = summary["tasks"]["one"]
     assert "teacher" not in row
-    assert row["episodes"] == 20
-    Console(file=StringIO()).print(comparison_table({**SUMMARY, "tasks": {"one": row}}))
+    assert row["frames"] == 100
+    Console(file=StringIO()).print(comparison_table(summary))
+
+
+def test_the_best_policy_is_scored_afresh(teachers, tmp_path):
+    """Its weights play ten times the episodes; the final policy's weights are back afterwards."""
+    best = BestPolicy()
+    experiment = make_experiment(
+        tmp_path, teachers.task, teachers.config(), lr=0.1, max_n_frames=300, callbacks=[best]
+    )
+    summary = describe(experiment, **LABELS)
+    experiment.run()
+    final = {k: v.clone() for k, v in experiment.policy.state_dict().items()}
+    summary = summarise(experiment, summary, best)
+    after = experiment.policy.state_dict()
+    assert all(torch.equal(final[name], after[name]) for name in final)
+    assert (summary["absolute_episodes"], summary["best_at_frames"]) == (20, best.best.frames)
+    experiment.policy.load_state_dict(best.best.weights)
+    returns = play(teachers.task, experiment.policy, 20, 30_000)
+    (run,) = experiment.logger.json_writer.data["multitask"]["custom"]["mkt"].values()
+    assert json.loads(experiment.logger.json_writer.path.read_text())["multitask"]
+    for name, row in summary["tasks"].items():
+        assert row["best"]["mean"] == pytest.approx(returns[name].mean().item(), rel=1e-4)
+        assert run["absolute_metrics"][f"{name}_return"] == [pytest.approx(row["best"]["mean"])]

@@ -7,16 +7,15 @@ import textwrap
 import pytest
 import torch
 from benchmarl.algorithms import IqlConfig, MappoConfig, QmixConfig
-from benchmarl.experiment import Experiment
 from benchmarl.models import MlpConfig
 from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.evaluation import play, teachers_policy
 from benchmarl_mkt.teachers import export_teacher, load_teacher, train_teacher
-from benchmarl_mkt.teachers.train import BestCheckpoint, agents_of
+from benchmarl_mkt.teachers.train import agents_of
 from tests.conftest import write_tiny_experiment
-from tests.helpers import PUSH, REPOSITORY, make_experiment, small_model, task_set, tiny_config
+from tests.helpers import REPOSITORY, make_experiment, small_model, task_set
 from tests.toys import DEFAULTS, ToyTask, toy
 
 SET = (
@@ -43,43 +42,6 @@ def test_training_a_teacher(tmp_path):
     modified = (path / "teacher.json").stat().st_mtime_ns
     assert train_teacher(config, task, "one", lambda *_: pytest.fail("trained again")) == path
     assert (path / "teacher.json").stat().st_mtime_ns == modified
-
-
-class Recorder(BestCheckpoint):
-    """Writes down every evaluation: its mean return and the weights of that moment."""
-
-    def __init__(self):
-        super().__init__()
-        self.history = []
-
-    def on_evaluation_end(self, rollouts):
-        super().on_evaluation_end(rollouts)
-        weights = agents_of(self.experiment, "simple_push").state_dict()
-        earned = [td["next", "simple_push", "reward"].sum(0).mean() for td in rollouts]
-        returns = torch.stack(earned)
-        copied = {name: tensor.clone() for name, tensor in weights.items()}
-        self.history.append((returns.mean().item(), copied))
-
-
-def test_the_best_evaluation_is_kept(tmp_path):
-    """Weights are those of the evaluation with the highest mean return."""
-    best = Recorder()
-    experiment = Experiment(
-        task=task_set(PUSH),
-        algorithm_config=MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0}),
-        model_config=small_model(),
-        seed=0,
-        config=tiny_config(tmp_path, lr=0.1, max_n_frames=300),
-        callbacks=[best],
-    )
-    experiment.run()
-    history = best.history
-    assert len(history) == 6
-    score, weights = max(history, key=lambda entry: entry[0])
-    assert best.best == pytest.approx(score)
-    assert len({round(entry[0], 3) for entry in history}) > 1
-    for name, tensor in weights.items():
-        assert torch.equal(best.weights[name], tensor)
 
 
 @pytest.mark.parametrize(

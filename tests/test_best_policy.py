@@ -1,0 +1,105 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from benchmarl.algorithms import MappoConfig
+from benchmarl.experiment import Experiment
+from hypothesis import given
+from hypothesis import strategies as st
+from tensordict import TensorDict
+
+from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.best_policy import BestPolicy
+from tests.helpers import PUSH, SPEAKER, small_model, task_set, tiny_config
+
+ALONE = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
+
+
+class Recorder(BestPolicy):
+    """Writes down every evaluation: its mean returns and the weights of that moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.history = []
+
+    def on_evaluation_end(self, rollouts):
+        super().on_evaluation_end(rollouts)
+        weights = self.experiment.policy.state_dict()
+        returns = [
+            torch.stack([td["next", group, "reward"].sum(0).mean() for td in rollouts]).mean()
+            for group in self.experiment.algorithm.group_map
+        ]
+        copied = {name: tensor.clone() for name, tensor in weights.items()}
+        self.history.append((torch.stack(returns), copied))
+
+
+@pytest.mark.parametrize("algorithm", [ALONE, MappoConfig.get_from_yaml()], ids=["mkt", "mappo"])
+def test_the_best_evaluation_is_kept(algorithm, tmp_path):
+    best = Recorder()
+    experiment = Experiment(
+        task=task_set(PUSH),
+        algorithm_config=algorithm,
+        model_config=small_model(),
+        seed=0,
+        config=tiny_config(tmp_path, lr=0.1, max_n_frames=300),
+        callbacks=[best],
+    )
+    experiment.run()
+    assert len(best.history) == 6
+    returns, weights = max(best.history, key=lambda entry: entry[0])
+    assert torch.equal(best.best.returns, returns)
+    assert len(best.evaluations) == 1
+    assert len({round(entry[0].item(), 3) for entry in best.history}) > 1
+    for name, tensor in weights.items():
+        assert torch.equal(best.best.weights[name], tensor)
+
+
+def evaluated(rows) -> BestPolicy:
+    """A run of evaluations with these mean returns of tasks a, b, ...; weights are their number."""
+    best, tasks = BestPolicy(), "abcdef"[: len(rows[0])]
+    best.experiment = SimpleNamespace(algorithm=SimpleNamespace(group_map=dict.fromkeys(tasks)))
+    for number, row in enumerate(rows):
+        policy = torch.nn.Module()
+        policy.register_buffer("number", torch.tensor(number))
+        best.experiment.policy, best.experiment.total_frames = policy, number
+        rollout = {t: {"reward": torch.full((2, 3, 1), r / 2)} for t, r in zip(tasks, row)}
+        best.on_evaluation_end([TensorDict({"next": rollout}, [2])])
+    return best
+
+
+def test_tasks_count_the_same_whatever_their_unit():
+    """Scaled to the run's range: (0, 0), (1, 0.5), (0.9, 1), (0.2, 0.8): the third is best."""
+    rows = [(0.0, 0.0), (100.0, 0.5), (90.0, 1.0), (20.0, 0.8)]
+    best = evaluated(rows)
+    assert best.best.frames == 2
+    assert int(best.best.weights["number"]) == 2
+    assert [kept.frames for kept in best.evaluations] == [1, 2]
+
+
+@given(st.lists(st.tuples(*[st.integers(-20, 20)] * 3), min_size=1, max_size=12))
+def test_dropping_beaten_evaluations_loses_no_best(rows):
+    returns = torch.tensor(rows, dtype=torch.float)
+    span = (returns.amax(0) - returns.amin(0)).clamp(min=1e-9)
+    scores = ((returns - returns.amin(0)) / span).mean(1)
+    found = evaluated(rows).best
+    assert scores[found.frames] == pytest.approx(scores.max().item(), abs=1e-5)
+
+
+def test_nothing_is_best_before_the_first_evaluation():
+    assert BestPolicy().best is None
+
+
+def test_two_tasks_of_a_real_run(tmp_path):
+    best = Recorder()
+    Experiment(
+        task=task_set(PUSH, SPEAKER),
+        algorithm_config=ALONE,
+        model_config=small_model(),
+        seed=0,
+        config=tiny_config(tmp_path, lr=0.1, max_n_frames=300),
+        callbacks=[best],
+    ).run()
+    returns = torch.stack([entry[0] for entry in best.history])
+    span = returns.amax(0) - returns.amin(0)
+    expected = int(((returns - returns.amin(0)) / span).mean(1).argmax())
+    assert torch.equal(best.best.returns, returns[expected])
