@@ -107,7 +107,7 @@ class StudentCallback(Callback):
         if not len(buffer):  # an evaluation before any training
             return found
         for task in self.algorithm.teachers:
-            sample = buffer.sample_task(task).to(self.experiment.config.train_device)
+            sample = buffer.sample_tasks([task]).to(self.experiment.config.train_device)
             batch = sample.get(task)
             entropy = policy_entropy(
                 batch.get("teacher_values"),

@@ -15,11 +15,14 @@ import torch
 from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
 from benchmarl_mkt.environments.mpe_games import make_games
+
+Leaves = dict[str | tuple[str, str], Tensor]
 
 
 class MpeEnv(EnvBase):
@@ -98,26 +101,41 @@ class MpeEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
+        return self._nested(self.reset_leaves(mask))
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        return self._nested(self.step_leaves(tensordict))
+
+    def reset_leaves(self, mask: Tensor | None) -> Leaves:
+        """Reset the copies of ``mask`` [num_envs] (all, if None); see :meth:`step_leaves`."""
         slots = range(self.batch_size[0]) if mask is None else mask.view(-1).nonzero().view(-1)
         for slot in map(int, slots):
             self.games.reset(slot, self._generators[slot])
             self._elapsed[slot] = 0
         return self._output()
 
-    def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        actions = np.zeros((self.batch_size[0], len(self.games.agents)), dtype=np.int64)
+    def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
+        """Step all copies and return the entries of the next tensordict by key, in a plain dict.
+
+        Building many small tensordicts takes longer than the game; who can do without them, as
+        :class:`~benchmarl_mkt.environments.Team` can, calls this instead of ``step``.
+
+        Args:
+            data: ``(group, "action")`` [num_envs, n] of every group.
+        """
+        actions = np.empty((self.batch_size[0], len(self.games.agents)), dtype=np.int64)
         for group, indices in self._indices.items():
-            actions[:, indices] = tensordict.get((group, "action")).cpu().numpy()
+            actions[:, indices] = data.get((group, "action")).cpu().numpy()
         rewards = self.games.step(actions)
         self._elapsed += 1
         return self._output(rewards)
 
-    def _output(self, rewards: np.ndarray | None = None) -> TensorDict:
-        """Put observations, done flags and ``rewards`` [B, agents], if any, into a tensordict."""
+    def _output(self, rewards: np.ndarray | None = None) -> Leaves:
+        """Observations, done flags and ``rewards`` [B, agents], if any, by key."""
         ended = torch.from_numpy(self._elapsed >= self.max_cycles).unsqueeze(-1)
         never = torch.zeros_like(ended)
         terminated, truncated = (ended, never) if self.terminate_at_limit else (never, ended)
-        content: dict[str, Any] = {
+        found: Leaves = {
             "done": ended,
             "terminated": terminated.clone(),
             "truncated": truncated.clone(),
@@ -125,13 +143,24 @@ class MpeEnv(EnvBase):
         observations = self.games.observe()
         for group, indices in self._indices.items():
             seen = np.stack([observations[i] for i in indices], 1, dtype=np.float32)
-            entries = {"observation": torch.from_numpy(seen)}
+            found[group, "observation"] = torch.from_numpy(seen)
             if rewards is not None:
-                earned = torch.from_numpy(rewards[:, indices, None].astype(np.float32))
-                entries["reward"] = earned
-            batch = (*self.batch_size, len(indices))
-            content[group] = TensorDict(entries, batch, device=self.device)
-        return TensorDict(content, self.batch_size, device=self.device)
+                earned = rewards[:, indices, None].astype(np.float32)
+                found[group, "reward"] = torch.from_numpy(earned)
+        return {key: value.to(self.device) for key, value in found.items()}
+
+    def _nested(self, leaves: Leaves) -> TensorDict:
+        """The tensordict of these entries; a group's has the agents in its batch."""
+        groups = {
+            group: TensorDict(
+                {key[1]: value for key, value in leaves.items() if key[0] == group},
+                batch_size=(*self.batch_size, len(members)),
+                device=self.device,
+            )
+            for group, members in self.group_map.items()
+        }
+        flags = {key: leaves[key] for key in ("done", "terminated", "truncated")}
+        return TensorDict({**flags, **groups}, self.batch_size, device=self.device)
 
 
 class MpeClass(DiscreteTaskClass):

@@ -78,10 +78,12 @@ class Team:
         self.max_steps = task.max_steps(self.env)
         self._agent_id = agent_id
         self._mean_reward = reward == "mean"
+        # An environment that can do without tensordicts; one inside transforms cannot.
+        self._has_leaves = hasattr(type(self.env), "step_leaves")
         self._serial = isinstance(getattr(self.env, "base_env", self.env), SerialEnv)
         self._read_specs(task, dict(opponents or {}))
         self._elapsed = torch.zeros(num_envs, dtype=torch.long, device=device)
-        self._current: TensorDictBase | None = None
+        self._current: TensorDictBase | dict = {}  # the task's entries of now
         self._shown: TeamStep | None = None
 
     def _read_specs(self, task: TaskClass, opponents: dict[str, str]) -> None:
@@ -161,13 +163,8 @@ class Team:
     def reset(self, mask: Tensor | None = None) -> TeamStep:
         """Start new episodes in the copies of ``mask`` [B] (all, if None)."""
         everywhere = mask is None or self._shown is None or bool(mask.all())
-        if everywhere:
-            self._current = self.env.reset()
-            self._elapsed.zero_()
-        else:
-            request = self._current.clone().set("_reset", mask.unsqueeze(-1))
-            self._current = self.env.reset(request)
-            self._elapsed.masked_fill_(mask, 0)
+        self._current = self._reset_task(None if everywhere else mask)
+        self._elapsed[... if everywhere else mask] = 0
         shown = self._read(self._current, None)
         self._shown = shown if everywhere else self._merge(shown, mask)
         return self._shown
@@ -184,16 +181,13 @@ class Team:
         if not everyone and not active.any():
             self._shown = self._shown._replace(reward=torch.zeros_like(self._shown.reward))
             return self._shown
-        partial = self._serial and not everyone
-        # Stepping a part of a SerialEnv, TorchRL fills the rest from the request's observations.
-        request = self._current.clone(False) if partial else self._current.empty()
-        for group, chosen in zip(self._groups, action.split(self._sizes, -1)):
-            request.set((group, "action"), chosen)
+        actions = dict(zip(self._groups, action.split(self._sizes, -1)))
         for group, policy in self._opponents.items():
-            request.set((group, "action"), policy(self._flat(self._current, group)))
-        if partial:
-            request.set("_step", active.unsqueeze(-1))
-        self._current = self.env.step(request).get("next")
+            actions[group] = policy(self._flat(self._current, group))
+        self._current = self._step_task(
+            {(group, "action"): chosen for group, chosen in actions.items()},
+            active if self._serial and not everyone else None,
+        )
         self._elapsed += active
         shown = self._read(self._current, self._elapsed)
         if not everyone:
@@ -201,6 +195,25 @@ class Team:
             shown = shown._replace(reward=shown.reward * active)
         self._shown = shown
         return shown
+
+    def _reset_task(self, mask: Tensor | None) -> TensorDictBase | dict:
+        """Reset the task's copies of ``mask`` [B], all if None; return its entries."""
+        if self._has_leaves:
+            return self.env.reset_leaves(mask)
+        if mask is None:
+            return self.env.reset()
+        return self.env.reset(self._current.clone().set("_reset", mask.unsqueeze(-1)))
+
+    def _step_task(self, actions: dict, stepped: Tensor | None) -> TensorDictBase | dict:
+        """Step the task's copies of ``stepped`` [B], all if None; return its next entries."""
+        if self._has_leaves:
+            return self.env.step_leaves(actions)
+        # Stepping a part of a SerialEnv, TorchRL fills the rest from the request's observations.
+        request = self._current.empty() if stepped is None else self._current.clone(False)
+        request.update(actions)
+        if stepped is not None:
+            request.set("_step", stepped.unsqueeze(-1))
+        return self.env.step(request).get("next")
 
     def _replace_unavailable(self, action: Tensor) -> None:
         mask = self._shown.action_mask
@@ -217,14 +230,14 @@ class Team:
             )
         )
 
-    def _flat(self, data: TensorDictBase, group: str) -> Tensor:
+    def _flat(self, data: TensorDictBase | dict, group: str) -> Tensor:
         """Concatenate a group's observation entries: [B, n, d]."""
         leaves = [data.get(key) for key in self._leaves[group]]
         flat = [leaf.flatten(2) if leaf.ndim > 3 else leaf for leaf in leaves]
         return (flat[0] if len(flat) == 1 else torch.cat(flat, -1)).float()
 
-    def _read(self, data: TensorDictBase, elapsed: Tensor | None) -> TeamStep:
-        """Turn the task's tensordict into the team's view; ``elapsed`` None marks a reset."""
+    def _read(self, data: TensorDictBase | dict, elapsed: Tensor | None) -> TeamStep:
+        """Turn the task's entries into the team's view; ``elapsed`` None marks a reset."""
         observation = self._template.clone()
         for group, (start, stop) in zip(self._groups, self._spans):
             seen = self._flat(data, group)
@@ -246,7 +259,7 @@ class Team:
             truncated = ended & ~terminated
         return TeamStep(observation, self._masks(data), state, reward, terminated, truncated)
 
-    def _masks(self, data: TensorDictBase) -> Tensor:
+    def _masks(self, data: TensorDictBase | dict) -> Tensor:
         """Availability [B, N, A]: the task's own masks, and false for padded actions."""
         if not self._has_mask:
             return self._existing

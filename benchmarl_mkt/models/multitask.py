@@ -105,8 +105,10 @@ class MultiTaskModel(Model):
         return shared
 
     def compute(self, data: Tensor, is_init: Tensor | None = None) -> Tensor:
-        """Map inputs [*B, N, d] to outputs [*B, N, out]; see :func:`network_output`."""
-        return network_output(self.embedding, self.trunk, self.head, data, is_init)
+        """Map inputs [*B, N, d] to outputs [*B, N, out]; see :func:`network_outputs`."""
+        group, trunk = self.agent_group, self.trunk
+        parts = {group: self.embedding}, trunk, {group: self.head}, {group: data}
+        return network_outputs(*parts, is_init)[group]
 
     def _step(self, data: Tensor, tensordict: TensorDictBase) -> Tensor:
         """One step of a recurrent trunk: reads and writes the group's hidden states."""
@@ -129,11 +131,8 @@ class MultiTaskModel(Model):
         features = torch.relu(out.get(_OUT).squeeze(1))
         return self.head(features).view(*lead, -1)
 
-    def evaluate(self, tensordict: TensorDictBase) -> Tensor:
-        """Compute the output from the model's input entries, without writing it.
-
-        A recurrent trunk writes its new hidden states under ``next``.
-        """
+    def read(self, tensordict: TensorDictBase) -> Tensor:
+        """Concatenate the model's input entries: [*B, N, d]; N is 1 if centralised."""
         lead = len(tensordict.batch_size) + (1 if self.input_has_agent_dim else 0)
         inputs = [tensordict.get(key) for key in self._input_keys]
         flat = [entry.flatten(lead) if entry.ndim > lead + 1 else entry for entry in inputs]
@@ -141,53 +140,83 @@ class MultiTaskModel(Model):
         if self.centralised:  # all agents in one row; the row is one "agent"
             data = data.flatten(-2) if self.input_has_agent_dim else data
             data = data.unsqueeze(-2)
-        if not self._hidden:
-            out = self.compute(data)  # a feed-forward trunk
+        return data
+
+    def evaluate(self, tensordict: TensorDictBase) -> Tensor:
+        """Compute the output from the model's input entries, without writing it.
+
+        A recurrent trunk writes its new hidden states under ``next``.
+        """
+        data = self.read(tensordict)
+        if not self.is_recurrent:
+            out = self.compute(data)
         elif (self.agent_group, self._hidden[0]) in tensordict.keys(True):
             out = self._step(data, tensordict)
         else:
             out = self.compute(data, tensordict.get("is_init"))
         return out.squeeze(-2) if self.centralised else out
 
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the trunk has hidden states."""
+        return bool(self._hidden)
+
     def _forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return tensordict.set(self.out_key, self.evaluate(tensordict))
 
 
-def network_output(
-    embedding: nn.Linear,
+def network_outputs(
+    embeddings: Mapping[str, nn.Linear],
     trunk: Model,
-    head: nn.Linear,
-    data: Tensor,
+    heads: Mapping[str, nn.Linear],
+    data: Mapping[str, Tensor],
     is_init: Tensor | None = None,
-) -> Tensor:
-    """Eq. 1-2 for all agents and steps at once, through contiguous 2-D products.
+) -> dict[str, Tensor]:
+    """Eq. 1-2 for the tasks of ``data``: contiguous 2-D products, and one pass of the trunk.
 
     Args:
-        embedding: E_k.
+        embeddings: task -> E_k.
         trunk: F.
-        head: EA_k.
-        data: inputs [*B, N, d]; for a recurrent trunk sequences [B, T, N, d].
+        heads: task -> EA_k.
+        data: task -> inputs [*B_k, N_k, d_k]; for a recurrent trunk sequences [B, T, N_k, d_k].
         is_init: for a recurrent trunk [B, T, 1], true in the first step of each episode; the
             trunk starts from zeros.
 
     Returns:
-        Outputs [*B, N, out].
+        Task -> outputs [*B_k, N_k, out_k].
     """
-    rows = data.reshape(-1, data.shape[-1])
-    embedded = torch.relu(embedding(rows))
+    embedded = {
+        task: torch.relu(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
+        for task, x in data.items()
+    }
+    features = _features(trunk, list(embedded.values()), is_init)
+    return {
+        task: heads[task](torch.relu(part)).view(*data[task].shape[:-1], -1)
+        for task, part in zip(data, features)
+    }
+
+
+def _features(trunk: Model, inputs: list[Tensor], is_init: Tensor | None) -> list[Tensor]:
+    """Apply F to inputs [*B_k, N_k, e] of several tasks at once; rows [M_k, f] in their order."""
     if is_init is None:
-        features = trunk(TensorDict({_IN: embedded}, rows.shape[:1])).get(_OUT)
-    else:
-        batch, time, agents = data.shape[:3]
-        sequences = embedded.view(batch, time, agents, -1).transpose(1, 2)
-        inputs = {
-            _IN: sequences.reshape(batch * agents, time, 1, -1),
-            "is_init": is_init.repeat_interleave(agents, 0),
-        }
-        features = trunk(TensorDict(inputs, [batch * agents, time])).get(_OUT)
-        features = features.view(batch, agents, time, -1).transpose(1, 2)
-        features = features.reshape(rows.shape[0], -1)
-    return head(torch.relu(features)).view(*data.shape[:-1], -1)
+        rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
+        joined = {_IN: _join(rows)}
+    else:  # an agent's sequence is a row: [B, T, N, e] to [B N, T, 1, e]
+        rows = [x.transpose(1, 2).flatten(0, 1).unsqueeze(2) for x in inputs]
+        starts = [is_init.repeat_interleave(x.shape[2], 0) for x in inputs]
+        joined = {_IN: _join(rows), "is_init": _join(starts)}
+    batch = joined[_IN].shape[: 1 if is_init is None else 2]
+    parts = trunk(TensorDict(joined, batch)).get(_OUT).split([len(part) for part in rows])
+    if is_init is None:
+        return list(parts)
+    return [
+        part.view(x.shape[0], x.shape[2], x.shape[1], -1).transpose(1, 2).flatten(0, 2)
+        for part, x in zip(parts, inputs)
+    ]
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def trunk_config(trunk: Mapping[str, Any]) -> ModelConfig:

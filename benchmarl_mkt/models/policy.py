@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from benchmarl_mkt.models.multitask import MultiTaskModel
+from benchmarl_mkt.models.multitask import MultiTaskModel, network_outputs
 from benchmarl_mkt.objectives.td import greedy_actions, random_actions
 
 
@@ -54,11 +55,22 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write every task's actions."""
         explores = exploration_type() in (ExplorationType.RANDOM, None)
-        for task, agent in self.agents.items():
+        for task, values in self._values(tensordict).items():
             mask = tensordict.get((task, "action_mask"))
-            actions = greedy_actions(agent.evaluate(tensordict), mask)
+            actions = greedy_actions(values, mask)
             if explores:
                 at_random = torch.rand(actions.shape, device=actions.device) < self.eps
                 actions = torch.where(at_random, random_actions(mask), actions)
             tensordict.set((task, "action"), actions)
         return tensordict
+
+    def _values(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
+        """Every task's action values; a trunk without hidden states runs once for all."""
+        agents = dict(self.agents.items())
+        trunk = next(iter(agents.values())).trunk
+        if any(agent.is_recurrent or agent.trunk is not trunk for agent in agents.values()):
+            return {task: agent.evaluate(tensordict) for task, agent in agents.items()}
+        embeddings = {task: agent.embedding for task, agent in agents.items()}
+        heads = {task: agent.head for task, agent in agents.items()}
+        inputs = {task: agent.read(tensordict) for task, agent in agents.items()}
+        return network_outputs(embeddings, trunk, heads, inputs)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from benchmarl_mkt.models.multitask import MultiTaskModel, network_output
+from benchmarl_mkt.models.multitask import MultiTaskModel, network_outputs
 
 
 class StudentNetwork(nn.Module):
@@ -29,8 +29,8 @@ class StudentNetwork(nn.Module):
         self.heads = nn.ModuleDict({task: net.head for task, net in agents.items()})
         self.mixer = mixer
 
-    def forward(self, task: str, observation: Tensor, is_init: Tensor | None = None) -> Tensor:
-        """Map observations [*B, N, D] to action values [*B, N, A] (Eq. 1-2)."""
-        return network_output(
-            self.embeddings[task], self.trunk, self.heads[task], observation, is_init
-        )
+    def forward(
+        self, observations: Mapping[str, Tensor], is_init: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Map each task's observations [*B, N, D] to its action values [*B, N, A] (Eq. 1-2)."""
+        return network_outputs(self.embeddings, self.trunk, self.heads, observations, is_init)

@@ -51,7 +51,11 @@ def policy_entropy(values: Tensor, mask: Tensor | None = None, temperature: floa
 
 
 def masked_log_softmax(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Log-softmax over the last dimension; masked entries get a very low finite value."""
+    """Log-softmax over the last dimension; masked entries get a very low finite value.
+
+    Equal to ``values.log_softmax(-1)``. Actions are few: over the first dimension the same sum is
+    vectorised across rows, many times faster than row by row.
+    """
     if mask is not None:
-        values = values.masked_fill(~mask, torch.finfo(values.dtype).min / 4)
-    return values.log_softmax(-1)
+        values = torch.where(mask, values, torch.finfo(values.dtype).min / 4)
+    return values.movedim(-1, 0).contiguous().log_softmax(0).movedim(0, -1)

@@ -37,7 +37,7 @@ class MktLoss(LossModule):
 
     Args:
         network: the student, as :class:`~benchmarl_mkt.models.StudentNetwork`: called with
-            (task, observation, is_init), with a ``mixer`` and one of ``embeddings`` per task.
+            (task -> observations, is_init), with a ``mixer`` and one of ``embeddings`` per task.
         gamma: discount factor.
         temperature: t of Eq. 3 per task, or one for all.
         share_temperature: whether the student's softmax uses t too (Eq. 3: no).
@@ -157,18 +157,26 @@ class MktLoss(LossModule):
         choice of the next action and the student's policy.
         """
         batches = {task: self._unpack(tensordict.get(task)) for task in tasks}
-        online = {task: self._online(task, batches[task]) for task in tasks}
+        observations = {task: batch["observation"] for task, batch in batches.items()}
+        is_init = batches[tasks[0]]["is_init"]
+        values = self._bound_network(observations, is_init)  # [B, T+1, N, A]
         with torch.no_grad():
-            following = {
-                task: self._next_value(task, batches[task], online[task][0]) for task in tasks
-            }
+            target_values = self._bound_target_network(observations, is_init)
         return {
-            task: {
-                "kl": self._kl(task, batches[task], online[task][0]),
-                "td": self._td(batches[task], online[task][1], following[task]),
-                "q_tot": masked_mean(online[task][1].detach(), batches[task]["active"]),
-            }
-            for task in tasks
+            task: self._task_terms(task, batch, values[task], target_values[task])
+            for task, batch in batches.items()
+        }
+
+    def _task_terms(
+        self, task: str, batch: dict, values: Tensor, target_values: Tensor
+    ) -> dict[str, Tensor]:
+        taken = chosen_values(values[:, :-1], batch["action"])
+        q_tot = self._bound_network.mixer(task, taken, batch["state"][:, :-1])  # [B, T]
+        following = self._next_value(task, batch, values, target_values)
+        return {
+            "kl": self._kl(task, batch, values),
+            "td": self._td(batch, q_tot, following),
+            "q_tot": masked_mean(q_tot.detach(), batch["active"]),
         }
 
     def _unpack(self, batch: TensorDictBase) -> dict[str, Tensor | None]:
@@ -177,18 +185,13 @@ class MktLoss(LossModule):
             for name in self._AcceptedKeys.__dataclass_fields__
         }
 
-    def _online(self, task: str, batch: dict) -> tuple[Tensor, Tensor]:
-        """Action values [B, T+1, N, A] and the team's value [B, T] of the actions taken."""
-        values = self._bound_network(task, batch["observation"], batch["is_init"])
-        taken = chosen_values(values[:, :-1], batch["action"])
-        return values, self._bound_network.mixer(task, taken, batch["state"][:, :-1])
-
-    def _next_value(self, task: str, batch: dict, online: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _next_value(self, task: str, batch: dict, values: Tensor, target_values: Tensor) -> Tensor:
         """The target network's team value [B, T] of the next states' greedy actions."""
-        values = self._bound_target_network(task, batch["observation"], batch["is_init"])[:, 1:]
-        choosing = online.detach()[:, 1:] if self.double_q else values
-        best = chosen_values(values, greedy_actions(choosing, batch["action_mask"][:, 1:]))
-        return self._bound_target_network.mixer(task, best, batch["state"][:, 1:])
+        choosing = (values if self.double_q else target_values)[:, 1:]
+        best = greedy_actions(choosing, batch["action_mask"][:, 1:])
+        following = chosen_values(target_values[:, 1:], best)
+        return self._bound_target_network.mixer(task, following, batch["state"][:, 1:])
 
     def _td(self, batch: dict, q_tot: Tensor, following: Tensor) -> Tensor:
         """Eq. 5, mean over the active steps whose next observation is known."""

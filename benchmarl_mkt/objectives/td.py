@@ -23,7 +23,7 @@ def standardise_rewards(rewards: Tensor, mask: Tensor | None = None, eps: float 
 def greedy_actions(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Best available action of each agent: [*B, n_agents, n_actions] to [*B, n_agents]."""
     if mask is not None:
-        values = values.masked_fill(~mask, -torch.inf)
+        values = torch.where(mask, values, -torch.inf)
     return values.argmax(-1)
 
 

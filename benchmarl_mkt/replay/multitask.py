@@ -9,7 +9,6 @@ from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import LazyTensorStorage, ReplayBuffer
-from torchrl.data.replay_buffers import RandomSampler
 
 UPDATES = ("sequential", "joint")
 
@@ -94,13 +93,9 @@ class MultiTaskReplayBuffer:
             raise ValueError(
                 f"replay: capacity {capacity} and batch size {batch_size} must be at least 1"
             )
-        self.tasks, self.update = list(tasks), update
+        self.tasks, self.update, self.batch_size = list(tasks), update, batch_size
         self.buffers = {
-            task: ReplayBuffer(
-                storage=LazyTensorStorage(capacity, device=device),
-                sampler=RandomSampler(),
-                batch_size=batch_size,
-            )
+            task: ReplayBuffer(storage=LazyTensorStorage(capacity, device=device))
             for task in self.tasks
         }
         self._turn = 0
@@ -121,19 +116,20 @@ class MultiTaskReplayBuffer:
     def sample(self) -> TensorDict:
         """Return the next minibatch [batch_size], nested by task."""
         if self.update == "joint":
-            return self._nested({task: self.buffers[task].sample() for task in self.tasks})
+            return self.sample_tasks(self.tasks)
         task = self.tasks[self._turn]
         self._turn = (self._turn + 1) % len(self.tasks)
-        return self.sample_task(task)
+        return self.sample_tasks([task])
 
-    def sample_task(self, task: str) -> TensorDict:
-        """Return a minibatch of one task; does not change whose turn is next."""
-        return self._nested({task: self.buffers[task].sample()})
+    def sample_tasks(self, tasks: list[str]) -> TensorDict:
+        """Return a minibatch of the tasks named; does not change whose turn is next."""
+        samples = {task: self._uniformly(self.buffers[task]) for task in tasks}
+        return TensorDict(samples, [self.batch_size], device=self.storage.device)
 
-    @staticmethod
-    def _nested(samples: dict[str, TensorDictBase]) -> TensorDict:
-        first = next(iter(samples.values()))
-        return TensorDict(samples, batch_size=first.batch_size, device=first.device)
+    def _uniformly(self, buffer: ReplayBuffer) -> TensorDictBase:
+        """Draw segments with replacement, straight from the storage."""
+        index = torch.randint(len(buffer), (self.batch_size,), device=buffer.storage.device)
+        return buffer.storage.get(index)
 
     def update_tensordict_priority(self, data: TensorDictBase) -> None:
         """Nothing to update: sampling is uniform."""

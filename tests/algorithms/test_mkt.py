@@ -126,7 +126,7 @@ def test_settings_that_would_be_ignored_are_refused(setting, tmp_path):
 def test_random_frames_of_the_collector_respect_the_masks(tmp_path):
     """The toy raises at an illegal action; what lies in the buffer is what was played."""
     experiment = run(tmp_path, ONE, off_policy_init_random_frames=100)
-    sample = experiment.replay_buffers["student"].sample_task("one")["one"]
+    sample = experiment.replay_buffers["student"].sample_tasks(["one"])["one"]
     mask, action = sample["action_mask"][:, :-1], sample["action"]
     assert mask.gather(-1, action.unsqueeze(-1)).all()
 
@@ -169,7 +169,7 @@ def test_segments_follow_the_configured_frames(tmp_path):
     experiment = run(tmp_path)
     buffer = experiment.replay_buffers["student"]
     assert len(buffer) == 4
-    sample = buffer.sample_task("one")["one"]
+    sample = buffer.sample_tasks(["one"])["one"]
     assert sample["observation"].shape == (4, 26, 2, 5)
     assert sample["action"].shape == (4, 25, 2)
 
@@ -408,7 +408,7 @@ def test_calibrated_teachers_have_opinions_and_the_papers_have_none(teachers, tm
     experiment.run()
     buffer = experiment.replay_buffers["student"]
     for name, teacher in experiment.algorithm.teachers.items():
-        sample = buffer.sample_task(name)[name]
+        sample = buffer.sample_tasks([name])[name]
         values, mask = sample["teacher_values"], sample["action_mask"][:, :-1]
         assert policy_entropy(values, mask, 1.0).mean() > 0.98
         assert policy_entropy(values, mask, teacher.temperature).mean() < 0.95

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.algorithms.mkt import as_multitask
 from benchmarl_mkt.models import MultiTaskModel, MultiTaskModelConfig, StudentNetwork, VdnMixer
-from benchmarl_mkt.models.multitask import network_output, trunk_config
+from benchmarl_mkt.models.multitask import network_outputs, trunk_config
 from benchmarl_mkt.paths import conf_path
 from tests.helpers import action_specs, make_agents, make_experiment, small_model, task_set
 from tests.toys import toy
@@ -257,7 +257,8 @@ def test_a_student_gives_the_networks_values():
     student = StudentNetwork(agents, VdnMixer())
     data = agents_data("two", 4, 2)
     torch.testing.assert_close(
-        student("two", data["two", "observation"]), agents["two"](data)["two", "action_value"]
+        student({"two": data["two", "observation"]})["two"],
+        agents["two"](data)["two", "action_value"],
     )
     trunk_parameters = sum(p.numel() for p in agents["one"].trunk.parameters())
     total = sum(p.numel() for p in student.parameters())
@@ -270,9 +271,27 @@ def test_a_student_gives_the_networks_values():
     assert total == own + trunk_parameters  # the trunk counts once
 
 
-def test_network_output_keeps_the_leading_shape():
-    model = make_agents(SIZES)["one"]
-    data = torch.randn(2, 3, 2, 4)
-    flat = network_output(model.embedding, model.trunk, model.head, data.reshape(6, 2, 4))
-    whole = network_output(model.embedding, model.trunk, model.head, data)
-    torch.testing.assert_close(whole, flat.view(2, 3, 2, 3))
+def outputs(agents, data, is_init=None):
+    trunk = agents["one"].trunk
+    embeddings = {task: agent.embedding for task, agent in agents.items()}
+    heads = {task: agent.head for task, agent in agents.items()}
+    return network_outputs(embeddings, trunk, heads, data, is_init)
+
+
+def test_network_outputs_keep_the_leading_shape():
+    agents, data = make_agents(SIZES), torch.randn(2, 3, 2, 4)
+    flat = outputs(agents, {"one": data.reshape(6, 2, 4)})["one"]
+    torch.testing.assert_close(outputs(agents, {"one": data})["one"], flat.view(2, 3, 2, 3))
+
+
+@pytest.mark.parametrize("trunk", ["mlp", "gru", "lstm"])
+def test_tasks_together_give_what_each_gives_alone(trunk):
+    """Teams of other sizes do not mix, be the trunk's pass common or not."""
+    config = small_model(trunk={"name": trunk}) if trunk != "mlp" else small_model()
+    agents = make_agents({"one": (2, 4, 3), "two": (3, 5, 6)}, config)
+    data = {"one": torch.randn(4, 7, 2, 4), "two": torch.randn(4, 7, 3, 5)}
+    is_init = None if trunk == "mlp" else torch.rand(4, 7, 1) < 0.3
+    together = outputs(agents, data, is_init)
+    for task, agent in agents.items():
+        torch.testing.assert_close(together[task], agent.compute(data[task], is_init))
+    assert together["two"].shape == (4, 7, 3, 6)

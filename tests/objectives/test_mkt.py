@@ -61,7 +61,7 @@ class Bound(nn.Module):
         if self.mixes:
             values, state = inputs
             return self.module("one", values.squeeze(-1), state).unsqueeze(-1)
-        return self.module("one", *inputs)
+        return self.module({"one": inputs[0]})["one"]
 
 
 def torchrl_loss(student: StudentNetwork) -> QMixerLoss:
@@ -160,15 +160,15 @@ def hand_td(student, target, segments, double_q, standardise) -> float:
             continue
         observation, following = segments["observation"][b, t], segments["observation"][b, t + 1]
         taken = torch.stack(
-            [q[a] for q, a in zip(student("one", observation), segments["action"][b, t])]
+            [q[a] for q, a in zip(student({"one": observation})["one"], segments["action"][b, t])]
         )
         total = student.mixer("one", taken, segments["state"][b, t])
-        chooser = student("one", following) if double_q else target("one", following)
+        chooser = student({"one": following})["one"] if double_q else target({"one": following})["one"]
         best = [
             max(mask.nonzero().flatten().tolist(), key=lambda a, q=q: q[a].item())
             for q, mask in zip(chooser, segments["action_mask"][b, t + 1])
         ]
-        ahead = torch.stack([q[a] for q, a in zip(target("one", following), best)])
+        ahead = torch.stack([q[a] for q, a in zip(target({"one": following})["one"], best)])
         value = target.mixer("one", ahead, segments["state"][b, t + 1]).item()
         goes_on = not segments["terminated"][b, t]
         errors.append((total.item() - rewards[b, t] - GAMMA * goes_on * value) ** 2)
@@ -213,7 +213,7 @@ def test_kl_term_by_hand(share):
         segments = batch[task]
         divergence = distillation_kl(
             segments["teacher_values"],
-            student(task, segments["observation"][:, :-1]),
+            student({task: segments["observation"][:, :-1]})[task],
             segments["action_mask"][:, :-1],
             t,
             t if share else 1.0,

@@ -107,7 +107,7 @@ def numbered(*numbers: int) -> TensorDict:
 
 
 def contents(buffer, task="a") -> set[float]:
-    seen = torch.cat([buffer.sample_task(task)[task, "reward"] for _ in range(50)])
+    seen = torch.cat([buffer.sample_tasks([task])[task, "reward"] for _ in range(50)])
     return set(seen.flatten().tolist())
 
 
@@ -130,7 +130,7 @@ def test_tasks_take_turns():
         sample = buffer.sample()
         assert sample.batch_size == (2,)
         dealt.append(list(sample.keys()))
-        buffer.sample_task("b")  # looking at a task does not change whose turn it is
+        buffer.sample_tasks(["b"])  # looking at a task does not change whose turn it is
     assert dealt == [["a"], ["b"], ["a"], ["b"], ["a"]]
 
 
@@ -154,9 +154,9 @@ def test_state_round_trip():
     assert contents(restored) == {2.0, 3.0, 4.0, 5.0}
     assert list(restored.sample().keys()) == ["b"]  # whose turn it was
     torch.manual_seed(0)
-    expected = buffer.sample_task("a")
+    expected = buffer.sample_tasks(["a"])
     torch.manual_seed(0)
-    assert (restored.sample_task("a") == expected).all()
+    assert (restored.sample_tasks(["a"]) == expected).all()
     restored.extend(numbered(9))  # and it goes on where the other would
     assert contents(restored) == {3.0, 4.0, 5.0, 9.0}
 
