@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarl.algorithms import QmixConfig
+from benchmarl.algorithms import MappoConfig, QmixConfig, VdnConfig
 from benchmarl.experiment import Experiment
 from benchmarl.models import MlpConfig
 from safetensors.torch import save_file
@@ -59,6 +59,7 @@ def make_experiment(
     task: MultiTaskClass, folder: Path, teachers: bool = True, num_envs: int = 10, **algorithm: Any
 ) -> Experiment:
     """Build an MKT experiment with untrained teachers and full-size minibatches."""
+    folder.mkdir(parents=True, exist_ok=True)
     config = experiment_preset("mkt_quick")
     config.save_folder, config.loggers = str(folder), ["csv"]
     config.evaluation, config.checkpoint_at_end, config.create_json = False, False, False
@@ -277,22 +278,34 @@ def measure_phases(folder: Path, repeats: int) -> dict[str, float]:
     return {**found, "rest": total - sum(found.values()), "total": total}
 
 
-def measure_collection(folder: Path, repeats: int) -> dict[str, float]:
-    """(e): frames per second and task at 10 environments: raw games, rounds, collector."""
-    task = MultiTaskTask.MPE.get_from_yaml()
+def raw_games(task: MultiTaskClass) -> Callable[[], None]:
+    """Return what plays 10 episodes of each game of the set, without teams, rounds or policy."""
     raw = [MpeEnv(team.task.split("/")[1], 10, seed=0) for team in task.team_configs]
     actions = [env.rand_action(env.reset()) for env in raw]
+
+    def play() -> None:
+        for env, action in zip(raw, actions):
+            for _ in range(25):
+                env.step_leaves(action)
+            env.reset_leaves(None)
+
+    return play
+
+
+def measure_collection(folder: Path, repeats: int) -> dict[str, float]:
+    """(e): frames per second at 10 environments: raw games, teams, rounds, collector."""
+    task = MultiTaskTask.MPE.get_from_yaml()
+    everyone = torch.ones(10, dtype=torch.bool)
     rounds = task.get_env_fun(10, continuous_actions=False, seed=0, device="cpu")()
     chosen = rounds.rand_action(rounds.reset())
     experiment = make_experiment(task, folder)
     iterator = iter(experiment.collector)
 
-    def play_raw() -> None:
-        for env, action in zip(raw, actions):
-            games = action.select(*env.action_keys)
+    def play_teams() -> None:
+        for name, team in rounds.teams.items():
             for _ in range(25):
-                env._step(games)
-            env._reset()
+                team.step(chosen[name, "action"], everyone)
+            team.reset(everyone)
 
     def play_rounds() -> None:
         with torch.no_grad():
@@ -304,9 +317,9 @@ def measure_collection(folder: Path, repeats: int) -> dict[str, float]:
         with set_exploration_type(ExplorationType.RANDOM):
             next(iterator)
 
-    found = medians(
-        {"raw_games": play_raw, "rounds": play_rounds, "collector": collect}, max(repeats // 4, 10)
-    )
+    contenders = {"raw_games": raw_games(task), "teams": play_teams}
+    contenders |= {"rounds": play_rounds, "collector": collect}
+    found = medians(contenders, max(repeats // 4, 10))
     return {name: 250 * 3 / (milliseconds / 1e3) for name, milliseconds in found.items()}
 
 
@@ -330,21 +343,87 @@ def measure_epoch(folder: Path, repeats: int) -> dict[str, float]:
         logger.log_training(STUDENT, kept["td"], step=0)
         experiment._on_train_end(kept["td"], STUDENT)
 
+    loss, kept_loss = experiment.losses[STUDENT], {}
+
+    def forward() -> None:
+        kept_loss["out"] = loss(kept_loss["batch"])
+
     stock = stock_qmix(folder)
     (group,) = stock.group_map
-    found = medians(
-        {
-            "collect": lambda: kept.update(batch=next(iterator)),
-            "store": store,
-            "learn": learn,
-            "log": log,
-            "stock_qmix_update": lambda: [stock._optimizer_loop(group) for _ in range(10)],
-        },
-        max(repeats // 10, 5),
-    )
-    per_epoch = {name: value / 10 for name, value in found.items()}
-    stock_update = per_epoch.pop("stock_qmix_update")
-    return {**per_epoch, "total": sum(per_epoch.values()), "stock_qmix_update": stock_update}
+    updates = experiment.config.off_policy_n_optimizer_steps
+    contenders = {
+        "collect": lambda: kept.update(batch=next(iterator)),
+        "store": store,
+        "learn": learn,
+        "log": log,
+        "games": raw_games(task),
+        "sample": lambda: kept_loss.update(batch=buffer.sample()),
+        "forward": forward,
+        "backward": lambda: kept_loss["out"]["loss"].backward(),
+        "stock_qmix_update": lambda: stock._optimizer_loop(group),
+    }
+    found = medians(contenders, max(repeats // 4, 5))
+    epoch = {name: found[name] / 10 for name in ("collect", "store", "learn", "log")}
+    passes = (found["forward"] + found["backward"]) * updates / 10
+    return {
+        **epoch,
+        "total": sum(epoch.values()),
+        "of which games": found["games"] / 10,
+        "of which forward and backward": passes,
+        "stock_qmix_update": found["stock_qmix_update"],
+    }
+
+
+def iterate(experiment: Experiment) -> Callable[[], None]:
+    """Return what does one iteration of BenchMARL's loop: collect, store, train."""
+    iterator, config = iter(experiment.collector), experiment.config
+    on_policy = experiment.on_policy
+    minibatches = -(
+        -config.train_batch_size(on_policy) // config.train_minibatch_size(on_policy)
+    ) * config.n_optimizer_steps(on_policy)
+
+    def iteration() -> None:
+        batch = next(iterator)
+        for group, buffer in experiment.replay_buffers.items():
+            data = batch.exclude(*experiment._get_excluded_keys(group))
+            data = experiment.algorithm.process_batch(group, data)
+            buffer.extend(data if experiment.algorithm.has_rnn else data.reshape(-1))
+            for _ in range(minibatches):
+                experiment._optimizer_loop(group)
+
+    return iteration
+
+
+def measure_protocol(folder: Path, repeats: int) -> dict[str, float]:
+    """Hours of the paper's MPE protocol for one seed, projected from measured iterations.
+
+    50k epochs of three teachers, of MKT, and of QMIX, VDN and MAPPO (BenchMARL's, one trunk).
+    """
+    task = MultiTaskTask.MPE.get_from_yaml()
+    config = experiment_preset("mkt_paper")
+    config.save_folder, config.loggers = str(folder), ["csv"]
+    config.evaluation, config.checkpoint_at_end, config.create_json = False, False, False
+    experiments = {
+        "three teachers": make_experiment(mpe(1), folder / "teacher", teachers=False),
+        "MKT": make_experiment(task, folder / "mkt"),
+    }
+    for algorithm in (QmixConfig, VdnConfig, MappoConfig):
+        experiments[algorithm.associated_class().__name__] = Experiment(
+            task=task,
+            algorithm_config=algorithm.get_from_yaml(),
+            model_config=MultiTaskModelConfig(),
+            critic_model_config=MultiTaskModelConfig(),
+            seed=0,
+            config=config,
+        )
+    found = medians({name: iterate(e) for name, e in experiments.items()}, max(repeats // 20, 5))
+    hours = {}
+    for name, milliseconds in found.items():
+        frames = experiments[name].config.collected_frames_per_batch(experiments[name].on_policy)
+        epochs = frames / 25
+        times = 3 if name == "three teachers" else 1
+        hours[name] = times * 50_000 * milliseconds / epochs / 3.6e6
+    return {**hours, "total": sum(hours.values())}
 
 
 def measure_growth(folder: Path, repeats: int) -> dict[str, dict[str, float]]:
@@ -364,6 +443,18 @@ def measure_growth(folder: Path, repeats: int) -> dict[str, dict[str, float]]:
             contenders[f"{count}"] = epoch
         found[update] = medians(contenders, max(repeats // 4, 10))
     return found
+
+
+def measure_agents(folder: Path, repeats: int) -> dict[str, float]:
+    """(g): milliseconds of an update for teams of 2, 8 and 27 agents (VMAS flocking)."""
+    contenders = {}
+    for count in (2, 8, 27):
+        entry = {"task": "vmas/flocking", "config": {"n_agents": count, "max_steps": 25}}
+        task = MultiTaskClass("agents", {"tasks": [entry]})
+        experiment = make_experiment(task, folder / f"agents{count}")
+        fill(experiment)
+        contenders[str(count)] = lambda e=experiment: e._optimizer_loop(STUDENT)
+    return medians(contenders, max(repeats // 4, 10))
 
 
 def measure_envs(folder: Path, repeats: int) -> dict[str, float]:
@@ -404,8 +495,16 @@ def report(found: dict[str, Any]) -> str:
         "bare loop / its matrix products": u["bare_update"] / u["products"],
         "three-task epoch / stock QMIX update (target <= 2.4)": epoch["total"]
         / epoch["stock_qmix_update"],
+        "games, forward and backward / three-task epoch (target >= 0.7)": (
+            epoch["of which games"] + epoch["of which forward and backward"]
+        )
+        / epoch["total"],
         "growth K = 1 to 9, sequential (linear: 9)": growth["sequential"]["9"]
         / growth["sequential"]["1"],
+        "milliseconds per added task beyond its share of K = 1 (target < 2)": (
+            growth["sequential"]["9"] - 9 * growth["sequential"]["1"]
+        )
+        / 8,
         "growth K = 1 to 9, joint": growth["joint"]["9"] / growth["joint"]["1"],
         "replay / its data (target <= 1.25)": found["replay"]["replay_mb"]
         / found["replay"]["data_mb"],
@@ -417,7 +516,9 @@ def report(found: dict[str, Any]) -> str:
         "collection": "Frames per second (all tasks together), 10 environments",
         "epoch": "Milliseconds per epoch of three tasks, 10 environments",
         "envs": "Milliseconds of collection per episode of three tasks, by environments",
+        "agents": "Milliseconds per update, by agents of the team",
         "replay": "Megabytes per 1000 episodes",
+        "protocol": "Projected hours of the paper's MPE protocol, one seed (EPyMARL: 6.7)",
     }
     for key, title in titles.items():
         lines += ["", f"| {title} | |", "|---|---|"]
@@ -448,6 +549,8 @@ def main() -> None:
         "epoch": measure_epoch,
         "growth": measure_growth,
         "envs": measure_envs,
+        "agents": measure_agents,
+        "protocol": measure_protocol,
     }
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
         found = {}

@@ -125,22 +125,22 @@ def _run(cfg) -> None:
         experiment = load_experiment_from_hydra(cfg, task_name=name, callbacks=[best])
     is_set = isinstance(task, MultiTaskClass)
     if is_set:
-        summary = describe(experiment, **_labels(name))
+        summary = describe(experiment, **_labels(name, task))
     experiment.run()
     console.print(f"Results: {experiment.folder_name}")
     if is_set:
         _show(summarise(experiment, summary, best), Path(experiment.folder_name), console)
 
 
-def _labels(task: str) -> dict[str, object]:
+def _labels(name: str, task) -> dict[str, object]:
     """What a run is called in reports: its method is the configuration group's choice."""
     from hydra.core.hydra_config import HydraConfig
 
     config = HydraConfig.get()
     choices = config.runtime.choices
     return {
-        "set": task,
-        "method": choices.get("method", choices.algorithm),
+        "set": name,
+        "method": choices.get("method", choices.algorithm) + "_single" * bool(task.config["only"]),
         "overrides": list(config.overrides.task),
     }
 

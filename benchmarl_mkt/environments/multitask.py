@@ -177,11 +177,13 @@ class MultiTaskConfig:
             configuration) and ``opponents`` (agent group -> frozen policy).
         agent_id: append the one-hot agent id to the observations (paper's Table III: yes).
         reward: ``sum`` or ``mean`` of the agents' rewards (EPyMARL, and so the paper, sums).
+        only: name of the one task of the set to keep, for single-task runs; None keeps all.
     """
 
     tasks: list[Any] = field(default_factory=list)
     agent_id: bool = True
     reward: str = "sum"
+    only: str | None = None
 
 
 @dataclass
@@ -282,11 +284,16 @@ class MultiTaskClass(DiscreteTaskClass):
         if self.config["reward"] not in REWARDS:
             raise ValueError(f"reward: {self.config['reward']!r} must be one of {REWARDS}")
         self.team_configs = parse_tasks(self.config["tasks"])
+        only, names = self.config["only"], [team.name for team in self.team_configs]
+        if only is not None:
+            if only not in names:
+                raise ValueError(f"only: {only!r} is not in the task set; it has {names}")
+            self.team_configs = [self.team_configs[names.index(only)]]
 
     def single(self, name: str) -> MultiTaskClass:
         """Return the same task set reduced to the one named, as its teacher is trained on."""
         team = next(team for team in self.team_configs if team.name == name)
-        return MultiTaskClass(name, {**self.config, "tasks": [asdict(team)]})
+        return MultiTaskClass(name, {**self.config, "tasks": [asdict(team)], "only": None})
 
     def get_env_fun(
         self,

@@ -415,6 +415,17 @@ def test_wrong_sets_are_refused_in_one_line(config, message):
     assert "\n" not in str(error.value)
 
 
+def test_one_task_of_a_set_alone():
+    whole = MultiTaskTask.MPE.get_from_yaml()
+    only = MultiTaskTask.MPE.get_task({**whole.config, "only": "simple_adversary"})
+    assert only.team_configs == [whole.team_configs[2]]
+    assert only.single("simple_adversary").config == whole.single("simple_adversary").config
+    env = only.get_env_fun(2, continuous_actions=False, seed=0, device="cpu")()
+    assert list(env.group_map) == ["simple_adversary"]
+    with pytest.raises(ValueError, match="only: 'push' is not in the task set; it has .*push"):
+        MultiTaskTask.MPE.get_task({**whole.config, "only": "push"})
+
+
 def test_continuous_actions_are_refused():
     with pytest.raises(ValueError, match="prefer_continuous_actions"):
         task_set(PUSH).get_env_fun(1, True, 0, "cpu")
