@@ -422,7 +422,7 @@ def test_one_task_of_a_set_alone():
     assert only.single("simple_adversary").config == whole.single("simple_adversary").config
     env = only.get_env_fun(2, continuous_actions=False, seed=0, device="cpu")()
     assert list(env.group_map) == ["simple_adversary"]
-    with pytest.raises(ValueError, match="only: 'push' is not in the task set; it has .*push"):
+    with pytest.raises(ValueError, match=r"only: 'push' is not in the task set; it has .*push"):
         MultiTaskTask.MPE.get_task({**whole.config, "only": "push"})
 
 
