@@ -20,7 +20,9 @@ from torchrl.objectives.utils import TargetNetUpdater
 from benchmarl_mkt.algorithms.callback import StudentCallback
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.models import (
+    AttentionMixer,
     EpsilonGreedyPolicy,
+    IndependentMixer,
     MultiTaskMixer,
     MultiTaskModelConfig,
     StudentNetwork,
@@ -34,7 +36,7 @@ from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.find import check_named, find_teachers
 from benchmarl_mkt.teachers.load import Teacher
 
-MIXERS = ("qmix", "vdn")
+MIXERS = ("qmix", "vdn", "attention", "none")
 
 
 class Mkt(Algorithm):
@@ -154,21 +156,27 @@ class Mkt(Algorithm):
                 share_temperature=self.config.share_temperature,
                 double_q=self.config.double_q,
                 standardise=self.config.standardise_rewards,
+                hysteresis=self.config.hysteresis,
             ),
             True,
         )
 
     def _mixer(self):
-        if self.config.mixer == "vdn":
-            return VdnMixer()
-        return MultiTaskMixer(
-            self.state_sizes,
-            n_agents=len(self.group_map[self.tasks[0]]),
-            mixing_embed_dim=self.config.mixing_embed_dim,
-            state_embed_dim=self.config.state_embed_dim,
-            hypernet_embed_dim=self.config.hypernet_embed_dim,
-            device=self.device,
-        )
+        config, sizes = self.config, {task: len(self.group_map[task]) for task in self.tasks}
+        hyper = {
+            "state_embed_dim": config.state_embed_dim,
+            "hypernet_embed_dim": config.hypernet_embed_dim,
+            "device": self.device,
+        }
+        match config.mixer:
+            case "vdn":
+                return VdnMixer()
+            case "none":
+                return IndependentMixer()
+            case "attention":
+                return AttentionMixer(self.state_sizes, sizes, **hyper)
+        embed, n_agents = config.mixing_embed_dim, sizes[self.tasks[0]]
+        return MultiTaskMixer(self.state_sizes, n_agents, mixing_embed_dim=embed, **hyper)
 
     def _get_parameters(self, group: str, loss: LossModule) -> dict[str, Iterable]:
         return {"loss": list(loss.parameters())}
@@ -220,7 +228,8 @@ def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:
     sizes = {group: len(agents) for group, agents in task.group_map(env).items()}
     if config.mixer == "qmix" and len(set(sizes.values())) > 1:
         raise ValueError(
-            f"algorithm.mixer: qmix needs teams of one size, got {sizes}; use algorithm.mixer=vdn"
+            f"algorithm.mixer: qmix needs teams of one size, got {sizes}; use algorithm.mixer=vdn "
+            "or attention"
         )
     check_named(config.teachers, list(sizes))
 
@@ -270,6 +279,7 @@ class MktConfig(AlgorithmConfig):
     )
     double_q: bool = True
     standardise_rewards: bool = True
+    hysteresis: float = 1.0
     update: str = "sequential"
     teachers: Any = None
     teacher_store: str | None = None
@@ -285,6 +295,8 @@ class MktConfig(AlgorithmConfig):
         for name in ("mixing_embed_dim", "state_embed_dim", "hypernet_embed_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"algorithm.{name}: {getattr(self, name)} must be at least 1")
+        if not (_is_positive(self.hysteresis) and self.hysteresis <= 1):
+            raise ValueError(f"algorithm.hysteresis: {self.hysteresis!r} must lie in (0, 1]")
         if self.temperature != "auto" and not _is_positive(self.temperature):
             raise ValueError(
                 f"algorithm.temperature: {self.temperature!r} must be auto or a number > 0"

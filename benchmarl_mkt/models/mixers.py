@@ -67,3 +67,69 @@ class VdnMixer(nn.Module):
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
         """Sum values [*B, n_agents] into [*B]; the state is not used."""
         return values.sum(-1)
+
+
+class AttentionMixer(nn.Module):
+    r"""Teams of any sizes under shared weights: attention of the state over the agents.
+
+    .. math::
+        Q_{tot} = \sum_h |w_h(z)| \sum_i \lambda_{h,i}(z) \, q_i + c(z), \quad
+        \lambda_{h,\cdot}(z) = softmax_i (query_h(z)^\top key_h(u_{k,i}) / \sqrt{d}), \quad
+        z = SE_k(s)
+
+    The form is Qatten's (`arXiv:2002.03939 <https://arxiv.org/abs/2002.03939>`_). Only SE_k and
+    the agents' vectors u_{k,i} are a task's own; query, key, w and c are shared. Monotone in every
+    agent's value.
+
+    Args:
+        state_sizes: task -> size S_k of its state.
+        team_sizes: task -> number of agents N_k.
+        state_embed_dim: size d of SE_k's output and of the agents' vectors.
+        hypernet_embed_dim: hidden units of w and c.
+        heads: number of attention heads.
+    """
+
+    def __init__(
+        self,
+        state_sizes: Mapping[str, int],
+        team_sizes: Mapping[str, int],
+        state_embed_dim: int = 32,
+        hypernet_embed_dim: int = 64,
+        heads: int = 4,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        self.heads, dim = heads, state_embed_dim
+        self.state_embeddings = nn.ModuleDict(
+            {task: nn.Linear(size, dim) for task, size in state_sizes.items()}
+        )
+        self.agents = nn.ParameterDict(
+            {task: nn.Parameter(torch.randn(size, dim)) for task, size in team_sizes.items()}
+        )
+        self.query, self.key = nn.Linear(dim, heads * dim), nn.Linear(dim, heads * dim)
+        self.weight, self.bias = (
+            nn.Sequential(
+                nn.Linear(dim, hypernet_embed_dim), nn.ReLU(), nn.Linear(hypernet_embed_dim, size)
+            )
+            for size in (heads, 1)
+        )
+        self.to(device)
+
+    def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
+        """Mix values [*B, N_k] in the state [*B, S_k] of ``task`` into [*B]."""
+        rows = values.reshape(-1, values.shape[-1])  # [M, N]
+        z = torch.relu(self.state_embeddings[task](state.reshape(-1, state.shape[-1])))
+        query = self.query(z).unflatten(-1, (self.heads, -1))  # [M, H, d]
+        key = self.key(self.agents[task]).unflatten(-1, (self.heads, -1))  # [N, H, d]
+        attention = torch.einsum("mhd,nhd->mhn", query, key / query.shape[-1] ** 0.5).softmax(-1)
+        heads = torch.einsum("mhn,mn->mh", attention, rows)
+        total = (self.weight(z).abs() * heads).sum(-1) + self.bias(z).squeeze(-1)
+        return total.view(values.shape[:-1])
+
+
+class IndependentMixer(nn.Module):
+    """No mixing: every agent learns from its own value, as independent Q-learners do."""
+
+    def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
+        """Return the values [*B, n_agents] themselves; the state is not used."""
+        return values

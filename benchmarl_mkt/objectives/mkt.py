@@ -16,6 +16,7 @@ from benchmarl_mkt.objectives.distillation import distillation_kl
 from benchmarl_mkt.objectives.td import (
     chosen_values,
     greedy_actions,
+    hysteretic_square,
     masked_mean,
     standardise_rewards,
     td_targets,
@@ -43,6 +44,7 @@ class MktLoss(LossModule):
         share_temperature: whether the student's softmax uses t too (Eq. 3: no).
         double_q: choose the next action with the online network (Table III: yes).
         standardise: standardise rewards per minibatch (Table III: yes).
+        hysteresis: weight of negative TD errors (1: all errors count the same).
 
     The returned tensordict has ``loss`` (to minimise) and, detached, ``kl``, ``td``, ``q_tot``
     and ``alpha``, means over the batch's tasks; ``last_terms`` keeps them apart, task by task.
@@ -80,6 +82,7 @@ class MktLoss(LossModule):
         share_temperature: bool = False,
         double_q: bool = True,
         standardise: bool = True,
+        hysteresis: float = 1.0,
     ):
         super().__init__()
         self.tasks = list(network.embeddings)
@@ -93,7 +96,7 @@ class MktLoss(LossModule):
                 raise ValueError(f"temperature: {value} of task '{task}' must be > 0")
         self.temperature = dict(temperature)
         self.share_temperature = share_temperature
-        self.double_q, self.standardise = double_q, standardise
+        self.double_q, self.standardise, self.hysteresis = double_q, standardise, hysteresis
         self.register_buffer("alpha", torch.tensor(1.0))
         self.last_terms: dict[str, dict[str, Tensor]] = {}
 
@@ -171,12 +174,14 @@ class MktLoss(LossModule):
         self, task: str, batch: dict, values: Tensor, target_values: Tensor
     ) -> dict[str, Tensor]:
         taken = chosen_values(values[:, :-1], batch["action"])
-        q_tot = self._bound_network.mixer(task, taken, batch["state"][:, :-1])  # [B, T]
+        # [B, T], or [B, T, N] without mixing
+        q_tot = self._bound_network.mixer(task, taken, batch["state"][:, :-1])
         following = self._next_value(task, batch, values, target_values)
+        per_step = q_tot.detach().reshape(*batch["active"].shape, -1).mean(-1)
         return {
             "kl": self._kl(task, batch, values),
             "td": self._td(batch, q_tot, following),
-            "q_tot": masked_mean(q_tot.detach(), batch["active"]),
+            "q_tot": masked_mean(per_step, batch["active"]),
         }
 
     def _unpack(self, batch: TensorDictBase) -> dict[str, Tensor | None]:
@@ -198,8 +203,12 @@ class MktLoss(LossModule):
         rewards, valid = batch["reward"], batch["active"] & batch["bootstrap"]
         if self.standardise:
             rewards = standardise_rewards(rewards, batch["active"])
-        target = td_targets(rewards, following, batch["terminated"], self.discount)
-        return masked_mean((q_tot - target).square(), valid)
+        steps = rewards, batch["terminated"], valid
+        if q_tot.ndim > rewards.ndim:  # independent learners: an error for every agent
+            steps = tuple(step.unsqueeze(-1).expand_as(q_tot) for step in steps)
+        rewards, terminated, valid = steps
+        target = td_targets(rewards, following, terminated, self.discount)
+        return masked_mean(hysteretic_square(target - q_tot, self.hysteresis), valid)
 
     def _kl(self, task: str, batch: dict, values: Tensor) -> Tensor:
         """Eq. 3, mean over the active steps; zero without teacher."""

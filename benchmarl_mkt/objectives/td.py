@@ -42,6 +42,17 @@ def td_targets(rewards: Tensor, next_values: Tensor, terminated: Tensor, gamma: 
     return rewards + gamma * (~terminated) * next_values
 
 
+def hysteretic_square(error: Tensor, hysteresis: float) -> Tensor:
+    """Squared errors, target minus value; those below zero count ``hysteresis`` times.
+
+    An agent then forgives its team mates' exploration (Matignon et al. 2007; with deep networks
+    Omidshafiei et al. 2017, https://arxiv.org/abs/1703.06182). With 1 the plain square.
+    """
+    if hysteresis == 1.0:
+        return error.square()
+    return error.square() * torch.where(error < 0, hysteresis, 1.0)
+
+
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean over the entries where ``mask`` is true; zero if there is none."""
     if mask is None:

@@ -257,7 +257,16 @@ def test_training_moves_every_parameter(teachers, tmp_path):
     assert still == []
 
 
-@pytest.mark.parametrize("changes", [{"update": "joint"}, {"mixer": "vdn"}, {"double_q": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"update": "joint"},
+        {"mixer": "vdn"},
+        {"mixer": "attention"},
+        {"mixer": "none", "hysteresis": 0.4},
+        {"double_q": False},
+    ],
+)
 def test_variants_run(changes, tmp_path):
     experiment = run(tmp_path, algorithm=MktConfig(annealing=ALONE, **changes))
     assert experiment.n_iters_performed == 2

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarl_mkt.models import MultiTaskMixer, VdnMixer
+from benchmarl_mkt.models import AttentionMixer, IndependentMixer, MultiTaskMixer, VdnMixer
 
 STATES = {"one": 3, "two": 5}
 NUMBERS = st.floats(-10, 10)
@@ -94,3 +94,68 @@ def test_the_state_matters():
 def test_vdn_is_the_sum_whatever_the_state():
     values = torch.tensor([[1.0, 2.0, 3.5], [-1.0, 0.0, 0.5]])
     assert VdnMixer()("any", values, torch.randn(2, 9)).tolist() == [6.5, -0.5]
+
+
+def test_independent_learners_keep_their_values():
+    values = torch.randn(2, 3, 4)
+    assert torch.equal(IndependentMixer()("any", values, torch.randn(2, 3, 9)), values)
+
+
+TEAMS = {"one": 3, "two": 2}
+
+
+def make_attention() -> AttentionMixer:
+    torch.manual_seed(1)
+    return AttentionMixer(STATES, TEAMS, 4, 7, heads=2).double()
+
+
+def numpy_attention(mixer: AttentionMixer, task: str, values, state) -> float:
+    """The formula of the docstring for one team, head by head and agent by agent."""
+    p = {name: tensor.detach().numpy() for name, tensor in mixer.named_parameters()}
+
+    def linear(name, x):
+        return p[f"{name}.weight"] @ x + p[f"{name}.bias"]
+
+    z = np.maximum(linear(f"state_embeddings.{task}", state), 0)
+    weights = np.abs(linear("weight.2", np.maximum(linear("weight.0", z), 0)))
+    total = linear("bias.2", np.maximum(linear("bias.0", z), 0))[0]
+    for head, part in enumerate((slice(0, 4), slice(4, 8))):
+        query = linear("query", z)[part]
+        scores = [query @ linear("key", agent)[part] / 2 for agent in p[f"agents.{task}"]]
+        attention = np.exp(scores) / np.exp(scores).sum()
+        total += weights[head] * (attention @ values)
+    return float(total)
+
+
+@pytest.mark.parametrize("task", TEAMS)
+def test_attention_equals_the_formula(task):
+    mixer = make_attention()
+    values = torch.randn(2, 4, TEAMS[task]).double()
+    state = torch.randn(2, 4, STATES[task]).double()
+    result = mixer(task, values, state)
+    for index in np.ndindex(2, 4):
+        expected = numpy_attention(mixer, task, values[index].numpy(), state[index].numpy())
+        assert result[index].item() == pytest.approx(expected, abs=1e-10)
+
+
+@given(
+    values=hnp.arrays(np.float64, (8, 2), elements=NUMBERS),
+    state=hnp.arrays(np.float64, (8, 5), elements=NUMBERS),
+)
+def test_attention_is_monotone(values, state):
+    values = torch.from_numpy(values).requires_grad_(True)
+    total = make_attention()("two", values, torch.from_numpy(state)).sum()
+    (gradient,) = torch.autograd.grad(total, values)
+    assert (gradient >= 0).all()
+    assert (gradient > 0).any()
+
+
+def test_attention_shares_all_but_embeddings_and_agents():
+    mixer, touched = make_attention(), {}
+    for task, size in STATES.items():
+        mixer.zero_grad(set_to_none=True)
+        values, state = torch.randn(8, TEAMS[task]).double(), torch.randn(8, size).double()
+        mixer(task, values, state).sum().backward()
+        touched[task] = {n for n, p in mixer.named_parameters() if p.grad is not None}
+    own = {f"state_embeddings.one.{w}" for w in ("weight", "bias")} | {"agents.one"}
+    assert touched["one"] - touched["two"] == own

@@ -10,7 +10,7 @@ from torchrl.modules import QValueModule
 from torchrl.objectives import HardUpdate, SoftUpdate, ValueEstimators
 from torchrl.objectives.multiagent import QMixerLoss
 
-from benchmarl_mkt.models import MultiTaskMixer, StudentNetwork, VdnMixer
+from benchmarl_mkt.models import IndependentMixer, MultiTaskMixer, StudentNetwork, VdnMixer
 from benchmarl_mkt.objectives import MktLoss, distillation_kl
 from tests.helpers import make_agents, random_segments
 
@@ -189,6 +189,31 @@ def test_td_by_hand_on_active_steps_with_known_next_observation(double_q, standa
     with torch.no_grad():
         expected = hand_td(student, target, batch["one"], double_q, standardise)
     assert loss(batch)["td"].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("hysteresis", [1.0, 0.3])
+def test_independent_learners_have_an_error_each(hysteresis):
+    """Without mixing every agent compares its own value with the team's reward and its own next."""
+    agents = [make_agents({"one": SIZES["one"]}) for _ in range(2)]
+    student, target = (StudentNetwork(own, IndependentMixer()) for own in agents)
+    batch = make_batch("one")
+    batch["one", "active"][0, 2:] = False
+    loss = MktLoss(deepcopy(student), GAMMA, standardise=False, hysteresis=hysteresis)
+    randomise_target(loss, target)
+    segments, total, count = batch["one"], 0.0, 0
+    with torch.no_grad():
+        q, q_next = (net({"one": segments["observation"]})["one"] for net in (student, target))
+    for b, t in segments["active"].nonzero().tolist():
+        for agent in range(AGENTS):
+            mask = segments["action_mask"][b, t + 1, agent]
+            allowed = mask.nonzero().flatten().tolist()
+            best = max(allowed, key=lambda a: q[b, t + 1, agent, a].item())
+            ahead = 0.0 if segments["terminated"][b, t] else q_next[b, t + 1, agent, best]
+            taken = q[b, t, agent, segments["action"][b, t, agent]]
+            error = float(segments["reward"][b, t] + GAMMA * ahead - taken)
+            total += error**2 * (hysteresis if error < 0 else 1.0)
+            count += 1
+    assert loss(batch)["td"].item() == pytest.approx(total / count, rel=1e-4)
 
 
 def test_double_q_uses_the_online_argmax():

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from benchmarl_mkt.objectives.td import (
     chosen_values,
     greedy_actions,
+    hysteretic_square,
     masked_mean,
     standardise_rewards,
     td_targets,
@@ -81,6 +82,12 @@ def test_target_by_hand():
         torch.tensor([1.0, 1.0]), torch.tensor([10.0, 10.0]), torch.tensor([False, True]), 0.9
     )
     assert targets.tolist() == pytest.approx([10.0, 1.0])
+
+
+def test_hysteresis_by_hand():
+    error = torch.tensor([2.0, -2.0, 0.0])
+    assert hysteretic_square(error, 0.25).tolist() == [4.0, 1.0, 0.0]
+    assert hysteretic_square(error, 1.0).tolist() == [4.0, 4.0, 0.0]
 
 
 def test_masked_mean_counts_true_entries_only():
