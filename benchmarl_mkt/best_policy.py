@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -43,14 +44,8 @@ class BestPolicy(Callback):
         if any((kept.returns >= returns).all() for kept in self.evaluations):
             return
         self.evaluations = [kept for kept in self.evaluations if (kept.returns > returns).any()]
-        weights = self.experiment.policy.state_dict()
-        self.evaluations.append(
-            Evaluation(
-                self.experiment.total_frames,
-                returns,
-                {name: tensor.detach().clone() for name, tensor in weights.items()},
-            )
-        )
+        weights = copy.deepcopy(self.experiment.policy.state_dict())
+        self.evaluations.append(Evaluation(self.experiment.total_frames, returns, weights))
 
     @property
     def best(self) -> Evaluation | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarl_mkt.teachers.load import Teacher
 
 Policy = Callable[[TensorDictBase], TensorDictBase]
+Watch = Callable[[str, Tensor, TensorDictBase], None]
 
 
 @torch.no_grad()
@@ -74,13 +75,34 @@ def random_policy(tasks: Iterable[str]) -> Policy:
     return act
 
 
-def teachers_policy(teachers: Mapping[str, Teacher]) -> Policy:
-    """Return the policy in which every task's teacher acts, greedily."""
+def teachers_policy(teachers: Mapping[str, Teacher], watch: Watch | None = None) -> Policy:
+    """Return the policy, for one :func:`play`, in which every task's teacher acts, greedily.
+
+    Args:
+        teachers: task -> its teacher; a recurrent one is shown all steps so far.
+        watch: called with (task, values [B, N, A], tensordict) at every step.
+    """
+    seen: dict[str, list[Tensor]] = {task: [] for task in teachers}
 
     def act(data: TensorDictBase) -> TensorDictBase:
         for task, teacher in teachers.items():
-            values = teacher(data.get((task, "observation")))
+            observation = data.get((task, "observation"))
+            if teacher.is_recurrent:
+                seen[task].append(observation)
+                values = teacher(torch.stack(seen[task], 1), _from_start(seen[task]))[:, -1]
+            else:
+                values = teacher(observation)
+            if watch is not None:
+                watch(task, values, data)
             data.set((task, "action"), greedy_actions(values, data.get((task, "action_mask"))))
         return data
 
     return act
+
+
+def _from_start(observations: list[Tensor]) -> Tensor:
+    """``is_init`` [B, T, 1] of T steps from the start of an episode."""
+    first, copies = observations[0], observations[0].shape[0]
+    is_init = torch.zeros(copies, len(observations), 1, dtype=torch.bool, device=first.device)
+    is_init[:, 0] = True
+    return is_init

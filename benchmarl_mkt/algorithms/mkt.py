@@ -39,6 +39,13 @@ from benchmarl_mkt.teachers.load import Teacher
 MIXERS = ("qmix", "vdn", "attention", "none")
 
 
+# What teachers' learning depends on, of the fields of MktConfig.
+TEACHER_FIELDS = (
+    *("mixer", "mixing_embed_dim", "state_embed_dim", "hypernet_embed_dim"),
+    *("double_q", "standardise_rewards", "hysteresis"),
+)
+
+
 class Mkt(Algorithm):
     """MKT-MARL: one student team learns all tasks, from one teacher team per task (Eq. 1-6).
 
@@ -284,6 +291,8 @@ class MktConfig(AlgorithmConfig):
     teachers: Any = None
     teacher_store: str | None = None
     teacher_experiment: str = "mkt_quick"
+    teacher_model: str = "multitask"
+    teacher_algorithm: dict[str, Any] = field(default_factory=dict)
     teacher_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -301,6 +310,9 @@ class MktConfig(AlgorithmConfig):
             raise ValueError(
                 f"algorithm.temperature: {self.temperature!r} must be auto or a number > 0"
             )
+        self.teacher_algorithm = dict(self.teacher_algorithm or {})
+        if self.teacher_algorithm:
+            self.teacher_config()
         try:
             AnnealingSchedule(**self.annealing)
         except TypeError as error:
@@ -314,8 +326,20 @@ class MktConfig(AlgorithmConfig):
         return AnnealingSchedule(**self.annealing).uses_teacher
 
     def teacher_config(self) -> MktConfig:
-        """Return the teachers' algorithm: the defaults with a = 1, QMIX of two layers."""
-        return MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
+        """Return the teachers' algorithm: a = 1, the defaults (QMIX) but for what is set.
+
+        Raises:
+            ValueError: if ``teacher_algorithm`` sets what does not bear on a teacher's training,
+                or wrongly.
+        """
+        unknown = set(self.teacher_algorithm) - set(TEACHER_FIELDS)
+        if unknown:
+            raise ValueError(
+                f"algorithm.teacher_algorithm: unknown {sorted(unknown)}; it may set "
+                f"{list(TEACHER_FIELDS)}"
+            )
+        alone = {"start": 1.0, "end": 1.0, "fraction": 1.0}
+        return MktConfig(annealing=alone, **self.teacher_algorithm)
 
     @classmethod
     def get_from_yaml(cls, path: str | None = None) -> MktConfig:

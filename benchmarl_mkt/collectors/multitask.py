@@ -20,14 +20,15 @@ class MultiTaskCollector:
     Args:
         collector: the collector; anything not named here is passed on to it.
         tasks: the tasks.
-        teachers: task -> function from observations [*B, N, D] to values [*B, N, A].
+        teachers: task -> function from observations [B, T, N, D] and ``is_init`` [B, T, 1] to
+            values [B, T, N, A]; a recurrent one starts every batch afresh, as the student does.
     """
 
     def __init__(
         self,
         collector: SyncDataCollector,
         tasks: list[str],
-        teachers: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        teachers: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
     ):
         self.collector, self.tasks = collector, list(tasks)
         self.teachers = dict(teachers or {})
@@ -45,8 +46,9 @@ class MultiTaskCollector:
             ended = active & batch.get(("next", task, "done"))[..., 0, :]
             self.accounts[task]["frames"] += int(active.sum())
             self.accounts[task]["episodes"] += int(ended.sum())
+        is_init = _starts(batch)
         for task, teacher in self.teachers.items():
-            values = teacher(batch.get((task, "observation")))
+            values = teacher(batch.get((task, "observation")), is_init)
             batch.set((task, "teacher_values"), values)
 
     def state_dict(self) -> dict:
@@ -62,3 +64,9 @@ class MultiTaskCollector:
         if name == "collector":
             raise AttributeError(name)
         return getattr(self.collector, name)
+
+
+def _starts(batch: TensorDictBase) -> Tensor:
+    """True in the steps [B, T, 1] that begin an episode or the batch."""
+    done = batch.get(("next", "done"))
+    return torch.cat([torch.ones_like(done[:, :1]), done[:, :-1]], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from importlib.metadata import version
 from math import isfinite
@@ -90,7 +91,7 @@ def _play(experiment: Experiment, policy, episodes: int, seed: int) -> dict[str,
 def _play_best(
     experiment: Experiment, weights: dict[str, Tensor], episodes: int
 ) -> dict[str, Tensor]:
-    final = {name: tensor.clone() for name, tensor in experiment.policy.state_dict().items()}
+    final = copy.deepcopy(experiment.policy.state_dict())
     experiment.policy.load_state_dict(weights)
     try:
         return _play(experiment, experiment.policy, episodes, _ABSOLUTE_SEED + experiment.seed)

@@ -80,10 +80,26 @@ def teacher_experiment(config: MktConfig) -> ExperimentConfig:
     return preset
 
 
+def teacher_model(config: MktConfig) -> MultiTaskModelConfig:
+    """Return the teachers' network: the preset of ``conf/model`` that the configuration names.
+
+    Raises:
+        ValueError: if there is no such preset.
+    """
+    folder = conf_path() / "model"
+    path = folder / f"{config.teacher_model}.yaml"
+    if not path.is_file():
+        raise ValueError(
+            f"algorithm.teacher_model: no model '{config.teacher_model}'; use one of "
+            f"{sorted(preset.stem for preset in folder.glob('*.yaml'))}"
+        )
+    return MultiTaskModelConfig.get_from_yaml(str(path))
+
+
 def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe:
     """Return the recipe of the teacher of task ``name`` that a student's configuration asks for."""
     single = task.single(name)
-    team, model = single.team_configs[0], MultiTaskModelConfig()
+    team, model = single.team_configs[0], teacher_model(config)
     experiment = asdict(teacher_experiment(config))
     algorithm = {
         key: value

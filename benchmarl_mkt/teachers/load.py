@@ -36,12 +36,23 @@ class Teacher(nn.Module):
         self.specs = TeacherSpecs(**metadata["specs"])
 
     @torch.no_grad()
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return action values (``kind`` "values") or logits (``kind`` "logits")."""
+    def forward(self, observation: Tensor, is_init: Tensor | None = None) -> Tensor:
+        """Return action values (``kind`` "values") or logits (``kind`` "logits").
+
+        A recurrent teacher needs whole sequences [B, T, N, D] and ``is_init`` [B, T, 1], true in
+        the first step of each episode; it starts from zeros.
+        """
         own = next(self.parameters()).device
         team = TensorDict({"observation": observation.to(own)}, observation.shape[:-1])
         data = TensorDict({self.model.agent_group: team}, observation.shape[:-2])
+        if is_init is not None:
+            data.set("is_init", is_init.to(own))
         return self.model(data).get(self.model.out_key).to(observation.device)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the team remembers."""
+        return "is_init" in self.model.in_keys
 
     @property
     def kind(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import tempfile
 from collections.abc import Callable
@@ -19,13 +20,16 @@ from torch import Tensor
 
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import play, random_policy
-from benchmarl_mkt.models import MultiTaskModelConfig
-from benchmarl_mkt.objectives.td import greedy_actions
+from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
 from benchmarl_mkt.reporting.statistics import mean_interval
 from benchmarl_mkt.serialisation import model_to_dict
-from benchmarl_mkt.teachers.find import teacher_experiment, teacher_recipe, team_specs
-from benchmarl_mkt.teachers.load import calibrated_temperature
+from benchmarl_mkt.teachers.find import (
+    teacher_experiment,
+    teacher_model,
+    teacher_recipe,
+    team_specs,
+)
+from benchmarl_mkt.teachers.load import Teacher, calibrated_temperature
 from benchmarl_mkt.teachers.store import TeacherStore, write_teacher
 
 if TYPE_CHECKING:
@@ -85,7 +89,7 @@ def train_teacher(
             experiment = Experiment(
                 task=single,
                 algorithm_config=config.teacher_config(),
-                model_config=MultiTaskModelConfig(),
+                model_config=teacher_model(config),
                 seed=config.teacher_seed,
                 config=preset,
                 callbacks=callbacks,
@@ -105,8 +109,7 @@ def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path
     so that the teacher sees what the student will see.
 
     Raises:
-        ValueError: if the task is no task set, has no such group, the model is recurrent, or the
-            folder exists.
+        ValueError: if the task is no task set, has no such group, or the folder exists.
     """
     path = Path(path).expanduser()
     if not isinstance(experiment.task, MultiTaskClass):
@@ -116,8 +119,6 @@ def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path
         )
     if group not in experiment.algorithm.group_map:
         raise ValueError(f"group: {group!r} is not one of {sorted(experiment.algorithm.group_map)}")
-    if experiment.model_config.is_rnn:
-        raise ValueError("model: recurrent teachers are not supported; use a feed-forward model")
     if path.exists():
         raise ValueError(f"path: {path} exists; choose another folder or remove it")
     weights = agents_of(experiment, group).state_dict()
@@ -126,33 +127,31 @@ def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path
 
 def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> dict[str, Any]:
     """Score the agents with ``weights`` on fresh episodes; return what ``teacher.json`` says."""
-    model, task = agents_of(experiment, group), experiment.task.single(group)
+    model, task = copy.deepcopy(agents_of(experiment, group)), experiment.task.single(group)
     model.load_state_dict(weights)
-    values, masks = [], []
-
-    def act(data: TensorDictBase) -> TensorDictBase:
-        out = model(data.clone(False)).get(model.out_key)
-        mask = data.get((group, "action_mask"))
-        active = data.get(("active", group)).squeeze(-1)
-        values.append(out[active].flatten(0, 1).cpu())
-        masks.append(mask[active].flatten(0, 1).cpu())
-        return data.set((group, "action"), greedy_actions(out, mask))
-
-    device = next(model.parameters()).device
-    returns = play(task, act, SCORING_EPISODES, _SCORING_SEED, device)[group]
-    random = play(task, random_policy([group]), SCORING_EPISODES, _SCORING_SEED)[group]
-    kind = "values" if model.out_key[-1] == "action_value" else "logits"
-    return {
-        "kind": kind,
+    metadata = {
+        "kind": "values" if model.out_key[-1] == "action_value" else "logits",
         "task": task.config,
         "specs": vars(team_specs(experiment.test_env, group)),
         "model": model_to_dict(experiment.model_config),
         "share_params": experiment.config.share_policy_params,
         "algorithm": experiment.algorithm_name,
         "seed": experiment.seed,
-        "score": {**mean_interval(returns.numpy())._asdict(), "episodes": SCORING_EPISODES},
-        "random": {**mean_interval(random.numpy())._asdict(), "episodes": SCORING_EPISODES},
-        "temperature": calibrated_temperature(torch.cat(values), torch.cat(masks), kind),
         "frames": int(experiment.total_frames),
         "versions": {p: version(p) for p in ("benchmarl", "torchrl", "tensordict", "torch")},
     }
+    values, masks = [], []
+
+    def watch(_: str, found: Tensor, data: TensorDictBase) -> None:
+        active = data.get(("active", group)).squeeze(-1)
+        values.append(found[active].flatten(0, 1).cpu())
+        masks.append(data.get((group, "action_mask"))[active].flatten(0, 1).cpu())
+
+    device = next(model.parameters()).device
+    policy = teachers_policy({group: Teacher(model, metadata, Path())}, watch)
+    for name, chosen in (("score", policy), ("random", random_policy([group]))):
+        returns = play(task, chosen, SCORING_EPISODES, _SCORING_SEED, device)[group]
+        interval = mean_interval(returns.numpy())
+        metadata[name] = {**interval._asdict(), "episodes": SCORING_EPISODES}
+    seen = torch.cat(values), torch.cat(masks)
+    return {**metadata, "temperature": calibrated_temperature(*seen, metadata["kind"])}

@@ -69,12 +69,18 @@ def test_teachers_are_trained_by_td_alone():
     config = MktConfig(mixer="vdn", temperature=2.0).teacher_config()
     assert not config.uses_teacher
     assert config == MktConfig(annealing=ALONE)
+    independent = {"mixer": "none", "hysteresis": 0.4}
+    own = MktConfig(mixer="vdn", teacher_algorithm=independent).teacher_config()
+    assert own == MktConfig(annealing=ALONE, **independent)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"mixer": "sum"}, r"^algorithm\.mixer: 'sum'"),
+        ({"hysteresis": 1.5}, r"^algorithm\.hysteresis: 1\.5 must lie in \(0, 1\]"),
+        ({"teacher_algorithm": {"update": "joint"}}, r"^algorithm\.teacher_algorithm: .*'update'"),
+        ({"teacher_algorithm": {"mixer": "sum"}}, r"^algorithm\.mixer: 'sum'"),
         ({"update": "random"}, r"^algorithm\.update: 'random'"),
         ({"temperature": 0}, r"^algorithm\.temperature: 0"),
         ({"temperature": -1.0}, r"^algorithm\.temperature: -1"),

@@ -57,14 +57,20 @@ def test_accounts_of_uneven_episodes():
 
 
 def test_teacher_values_are_the_teachers_forward():
-    def teach(observation):
+    def teach(observation, is_init):
+        assert is_init[:, 0].all()
         assert not torch.is_grad_enabled()
+        given.append(is_init)
         return observation @ torch.arange(15.0).view(5, 3)
 
+    given = []
     collector = make_collector(toy("a"), toy("b"), teachers={"a": teach})
     for batch in collector:
         with torch.no_grad():
-            expected = teach(batch["a", "observation"])
+            starts = torch.ones_like(batch["next", "done"])
+            starts[:, 1:] = batch["next", "done"][:, :-1]
+            expected = teach(batch["a", "observation"], starts)
+            assert torch.equal(given[-1], starts)
         assert torch.equal(batch["a", "teacher_values"], expected)
         assert ("b", "teacher_values") not in batch.keys(True)
     collector.shutdown()

@@ -13,11 +13,13 @@ from tensordict import TensorDict
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.evaluation import play, teachers_policy
 from benchmarl_mkt.teachers import export_teacher, load_teacher, train_teacher
+from benchmarl_mkt.teachers.find import teacher_model
 from benchmarl_mkt.teachers.train import agents_of
 from tests.conftest import write_tiny_experiment
-from tests.helpers import REPOSITORY, make_experiment, small_model, task_set
+from tests.helpers import PUSH, REPOSITORY, make_experiment, small_model, task_set
 from tests.toys import DEFAULTS, ToyTask, toy
 
+ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}
 SET = (
     toy("one", groups={"agents": [2, 3, 0]}, length=5, masked=True),
     toy("two", groups={"agents": [2, 4, 3]}, length=3, spread=4),
@@ -159,3 +161,50 @@ def test_two_processes_train_a_missing_teacher_once(tmp_path):
     assert sorted(trained) == ["False", "True"]
     assert paths[0] == paths[1]
     assert json.loads((tmp_path / "store").joinpath(paths[0], "teacher.json").read_text())
+
+
+def test_a_recurrent_teacher(tmp_path):
+    """Trained, scored and asked as a sequence it gives what the agents give step by step."""
+    config = MktConfig(
+        teacher_store=str(tmp_path / "store"),
+        teacher_experiment=str(write_tiny_experiment(tmp_path)),
+        teacher_model="multitask_gru",
+        teacher_algorithm={"mixer": "none", "hysteresis": 0.4},
+    )
+    task = task_set(PUSH)
+    teacher = load_teacher(train_teacher(config, task, "simple_push"))
+    assert teacher.is_recurrent
+    experiment = make_experiment(
+        tmp_path, task, MktConfig(annealing=ALONE, mixer="none"), teacher_model(config)
+    )
+    agents_of(experiment, "simple_push").load_state_dict(teacher.model.state_dict())
+    seen = []
+    policy = teachers_policy({"simple_push": teacher}, lambda _, values, data: seen.append(values))
+    returns = play(task, policy, 8, seed=5)
+    stepwise = play(task, experiment.policy, 8, seed=5, model_config=experiment.model_config)
+    torch.testing.assert_close(returns, stepwise)
+    assert len(seen) == 25
+    assert seen[0].shape == (8, 2, 5)
+    experiment.close()
+
+
+def test_a_student_learns_from_recurrent_teachers(tmp_path):
+    """Whatever its own trunk: values are stored for whole episodes."""
+    config = MktConfig(
+        teacher_store=str(tmp_path / "store"),
+        teacher_experiment=str(write_tiny_experiment(tmp_path)),
+        teacher_model="multitask_gru",
+    )
+    task = task_set(PUSH)
+    train_teacher(config, task, "simple_push")
+    experiment = make_experiment(tmp_path, task, config)
+    batch = next(iter(experiment.collector))
+    (teacher,) = experiment.algorithm.teachers.values()
+    observation = batch["simple_push", "observation"]
+    starts = torch.zeros(2, 25, 1, dtype=torch.bool)
+    starts[:, 0] = True
+    whole = teacher(observation, starts)
+    torch.testing.assert_close(batch["simple_push", "teacher_values"], whole)
+    forgetful = teacher(observation, torch.ones_like(starts))
+    assert (whole - forgetful)[:, 3].abs().max() > 1e-6  # it does remember
+    experiment.close()
