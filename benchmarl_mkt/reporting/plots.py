@@ -17,6 +17,7 @@ from benchmarl_mkt.reporting.comparison import Comparison
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.runs import read_curves
 from benchmarl_mkt.reporting.statistics import (
+    CURVE_REPLICATIONS,
     Estimate,
     interquartile_mean,
     mean_interval,
@@ -114,7 +115,9 @@ def _efficiency(comparison: Comparison, labels: Labels) -> Figure | None:
         if curve is None:
             continue
         frames, scores = curve
-        iqm = stratified_bootstrap(list(scores.swapaxes(0, 1)), interquartile_mean)
+        iqm = stratified_bootstrap(
+            list(scores.swapaxes(0, 1)), interquartile_mean, replications=CURVE_REPLICATIONS
+        )
         high = max(high, np.nanmax([iqm.value, iqm.high]))
         low = min(low, iqm.value[len(frames) // 4 :].min())
         teachers = method.frames("teacher_frames")

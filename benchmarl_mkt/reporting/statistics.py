@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-REPLICATIONS = 5000
+REPLICATIONS = 20_000  # of one number; CURVE_REPLICATIONS of a whole curve
+CURVE_REPLICATIONS = 2000
 
 
 class Interval(NamedTuple):
@@ -119,14 +120,14 @@ def probability_of_improvement(
 
 
 def performance_profile(
-    strata: Sequence[np.ndarray], thresholds: np.ndarray, **options: float
+    strata: Sequence[np.ndarray], thresholds: np.ndarray, confidence: float = 0.95
 ) -> Estimate:
     """Fraction of runs with a score above each threshold [n], with a pointwise interval.
 
     Source: Agarwal et al. 2021, https://arxiv.org/abs/2108.13264, section 4.2.
     """
     above = [np.asarray(stratum)[:, None] > thresholds for stratum in strata]
-    return stratified_bootstrap(above, np.mean, **options)
+    return stratified_bootstrap(above, np.mean, confidence, CURVE_REPLICATIONS)
 
 
 def first_reached(scores: np.ndarray, level: float) -> int | None:
