@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import NamedTuple
 
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from benchmarl_mkt.reporting.statistics import Estimate, Interval
@@ -100,11 +101,12 @@ class Table:
 
     def rich(self) -> RichTable:
         """Return a table for the terminal."""
-        table = RichTable(title=f"{self.title}, {self.about}", caption=" ".join(self.notes))
-        table.add_column(self.header[0], no_wrap=True)
+        title, notes = escape(f"{self.title}, {self.about}"), escape(" ".join(self.notes))
+        table = RichTable(title=title, caption=notes)
+        table.add_column(escape(self.header[0]), no_wrap=True)
         for i, name in zip(self._columns(), self.header[1:]):
-            table.add_column(name, justify="right" if self._numeric(i) else "left")
-        for row in self._texts(lambda text: text.replace("[", "\\["), "[bold]{}[/]"):
+            table.add_column(escape(name), justify="right" if self._numeric(i) else "left")
+        for row in self._texts(escape, "[bold]{}[/]"):
             table.add_row(*row)
         return table
 
@@ -114,11 +116,11 @@ class Table:
     def _numeric(self, column: int) -> bool:
         return not any(isinstance(row[column], str) for row in self.rows)
 
-    def _texts(self, escape: Callable[[str], str], bold: str) -> list[list[str]]:
+    def _texts(self, escaped: Callable[[str], str], bold: str) -> list[list[str]]:
         return [
             [
                 bold.format(text) if (i, j) in self.bold else text
-                for j, text in enumerate(escape(cell_text(cell)) for cell in row)
+                for j, text in enumerate(escaped(cell_text(cell)) for cell in row)
             ]
             for i, row in enumerate(self.rows)
         ]
