@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from benchmarl_mkt.reporting.comparison import Comparison
 from benchmarl_mkt.reporting.labels import Labels
@@ -127,8 +127,8 @@ def _efficiency(comparison: Comparison, labels: Labels) -> Figure | None:
             if held is not None:
                 at = held * method.max_frames
                 height = np.interp(at, frames, iqm.value)
-                color = styles[method.key]["color"]
-                axis.plot(at + before, height, "o", color=color, markeredgecolor="white", zorder=4)
+                color, front = styles[method.key]["color"], 2 + styles[method.key]["zorder"]
+                axis.plot(at + before, height, "o", color=color, mec="white", zorder=front)
     for axis, counted in zip(axes, ("own frames", "own and teachers' frames")):
         axis.axhline(1.0, **_TEACHERS)
         axis.set(xlabel=f"{counted} of each task", ylim=(max(low, -0.5) - 0.08, high + 0.08))
@@ -151,6 +151,7 @@ def _aggregate(comparison: Comparison, labels: Labels) -> Figure | None:
     figure = Figure(figsize=(9.6, 0.34 * len(methods) + 1.1), layout="constrained")
     styles, rows = _styles(comparison), range(len(methods))
     for axis, (title, estimates) in zip(figure.subplots(1, 3, sharey=True), panels.items()):
+        axis.use_sticky_edges = False  # room beside the bars
         for row, method, estimate in zip(rows, methods, estimates):
             if estimate is not None:
                 color = styles[method.key]["color"]
@@ -161,7 +162,7 @@ def _aggregate(comparison: Comparison, labels: Labels) -> Figure | None:
         axis.set(title=title, yticks=rows, yticklabels=[m.label for m in methods])
         axis.set_ylim(len(methods) - 0.4, -0.6)
         axis.grid(axis="y", visible=False)
-        axis.use_sticky_edges = False  # room left of the bars
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.tick_params(axis="y", length=0)
     for axis, at in zip(figure.axes, (1.0, None, 0.5)):
         if at is not None:
@@ -227,7 +228,7 @@ def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
 
 
 def _panels(rows: int, columns: int, **options: Any) -> tuple[Figure, np.ndarray]:
-    size = (max(3.6 * columns, 5.4), 2.8 * rows + 0.9)
+    size = (max(3.6 * columns, 5.4), 2.8 * rows)
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options).ravel()
 
@@ -260,5 +261,6 @@ def _with_legend(figure: Figure) -> Figure:
         entries.update(zip(*reversed(axis.get_legend_handles_labels())))
     width = 0.5 + 0.075 * max(map(len, entries))  # of an entry, in inches
     columns = int(np.clip(figure.get_figwidth() // width, 1, min(5, len(entries))))
+    figure.set_figheight(figure.get_figheight() + 0.25 + 0.19 * -(-len(entries) // columns))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
     return figure

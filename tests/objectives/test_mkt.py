@@ -163,7 +163,9 @@ def hand_td(student, target, segments, double_q, standardise) -> float:
             [q[a] for q, a in zip(student({"one": observation})["one"], segments["action"][b, t])]
         )
         total = student.mixer("one", taken, segments["state"][b, t])
-        chooser = student({"one": following})["one"] if double_q else target({"one": following})["one"]
+        chooser = (
+            student({"one": following})["one"] if double_q else target({"one": following})["one"]
+        )
         best = [
             max(mask.nonzero().flatten().tolist(), key=lambda a, q=q: q[a].item())
             for q, mask in zip(chooser, segments["action_mask"][b, t + 1])
