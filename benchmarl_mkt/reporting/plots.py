@@ -122,7 +122,9 @@ def _efficiency(comparison: Comparison, labels: Labels) -> Figure | None:
         low = min(low, iqm.value[len(frames) // 4 :].min())
         teachers = method.frames("teacher_frames")
         held = reached(comparison, method, LEVELS[0])[""].held
-        for axis, before in zip(axes, (0, 0 if isnan(teachers) else teachers)):
+        for axis, before in zip(axes, (0, teachers)):
+            if isnan(before):
+                continue
             _line(axis, frames + before, *iqm, styles[method.key])
             if held is not None:
                 at = held * method.max_frames

@@ -114,7 +114,7 @@ _CAPTIONS = {
     "the highest seed. What lies far below random play is cut off.",
     "efficiency": "Interquartile mean of the scores (0 uniform random play, 1 the teachers) of all "
     "tasks and seeds with its 95 % stratified bootstrap interval; left over the method's own "
-    "frames, right with its teachers' frames counted before them. Dot: "
+    "frames, right with its teachers' frames counted before them (known of finished runs). Dot: "
     f"from there on the mean score stays at {LEVELS[0]} or above.",
     "aggregate": "Best checkpoints, all tasks and seeds: estimate and 95 % stratified bootstrap "
     "interval.",

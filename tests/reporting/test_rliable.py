@@ -1,4 +1,4 @@
-"""Our statistics against rliable's (pip install rliable 'pandas<3')."""
+"""Our statistics against rliable's, where the extra ``report-check`` is installed."""
 
 import numpy as np
 import pytest
