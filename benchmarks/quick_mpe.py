@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarl_mkt.reporting.plots import read_curves
+from benchmarl_mkt.reporting.runs import read_curves
 from benchmarl_mkt.reporting.statistics import mean_interval, normalised_score
 
 RESULTS = Path(__file__).resolve().parent / "results" / "quick_mpe"

@@ -13,6 +13,7 @@ Commands:
   run               run an experiment; with algorithm=mkt, train missing teachers first and compare
   teachers train    train the teachers that a run with the same overrides would need
   teachers list     show the teachers in the store
+  report RESULTS    write tables and pictures of the runs below folders; see report --help
 
 OVERRIDES are Hydra's, as for python -m benchmarl.run. Examples:
   benchmarl run algorithm=mkt task=multitask/mpe
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
             _with_hydra("teachers train", overrides, _train_teachers)
         case ["teachers", "list"]:
             _list_teachers()
+        case ["report", *rest]:
+            _report(rest)
         case _:
             sys.stderr.write(f"benchmarl: unknown command {' '.join(arguments)!r}\n\n{USAGE}")
             sys.exit(2)
@@ -166,6 +169,13 @@ def _train_teachers(cfg) -> None:
             raise ValueError("algorithm: teachers are trained for algorithm=mkt")
     ensure_teachers(algorithm, task, _console())
     _list_teachers(algorithm.teacher_store)
+
+
+def _report(arguments: list[str]) -> None:
+    from benchmarl_mkt.reporting.report import main as report
+
+    with _user_errors():
+        report(arguments, _console())
 
 
 def _list_teachers(root: str | None = None) -> None:

@@ -6,6 +6,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import benchmarl_mkt
 from benchmarl_mkt.cli import USAGE, main
+from benchmarl_mkt.reporting.runs import read_runs
 from tests.conftest import write_tiny_experiment
 from tests.helpers import command, hydra_overrides
 
@@ -118,6 +119,13 @@ def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
         assert f"{row[who]['mean']:.2f}" in found.stdout
     assert (summary.parent / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(own_store.glob("mpe-simple-push-*/teacher.json"))) == 1
+    (read,), damaged = read_runs([summary.parent])
+    assert (read.method, read.finished, read.frames) == ("mkt", True, 100)
+    assert (read.problems, damaged) == ((), [])
+    push = read.tasks["simple_push"]
+    assert push.means == {who: row[who]["mean"] for who in push.means}
+    assert {"random", "teacher", "student", "best"} <= set(push.means)
+    assert (push.frames, push.teacher_frames, list(push.curve[0])) == (100, 100, [50, 100])
 
 
 def test_the_version_is_a_version():

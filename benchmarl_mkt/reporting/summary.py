@@ -15,9 +15,9 @@ from torch import Tensor
 
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
+from benchmarl_mkt.reporting.runs import FORMAT
 from benchmarl_mkt.reporting.statistics import mean_interval, normalised_score
 
-FORMAT = "benchmarl-mkt summary 1"
 EPISODES = 500
 _SEED = 20_000  # apart from the seeds of training and of the teachers' scoring
 _ABSOLUTE_SEED = 30_000

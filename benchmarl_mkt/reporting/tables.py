@@ -1,22 +1,47 @@
-"""Tables of results."""
+"""Tables of results: of one run, and of a report on many."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isnan
 from typing import Any
 
-from rich.table import Table
+import numpy as np
+from rich.table import Table as RichTable
 
-from benchmarl_mkt.reporting.statistics import Interval
+from benchmarl_mkt.reporting.comparison import Comparison, Method
+from benchmarl_mkt.reporting.formats import Cell, Reach, Table
+from benchmarl_mkt.reporting.labels import Labels
+from benchmarl_mkt.reporting.statistics import (
+    REPLICATIONS,
+    Estimate,
+    Interval,
+    first_reached,
+    held_from,
+    interquartile_mean,
+    mean_interval,
+    optimality_gap,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
+
+LEVELS = (0.95, 1.0)  # parts of the teachers' level whose reaching is reported
+_LEVELS = {"random": "uniform random", "teacher": "teachers"}
+_SCORE = "Score: 0 uniform random play, 1 the teachers, by their mean returns over the seeds."
+_REACH = (
+    "Fraction of training at which the mean of the seeds first reaches the level / from which "
+    "every evaluation holds it (seeds that are at the level in their last evaluation)."
+)
+_BOLD = "Bold: the highest mean."
 
 
-def comparison_table(summary: Mapping[str, Any]) -> Table:
+def comparison_table(summary: Mapping[str, Any]) -> RichTable:
     """Build the table of one run: task by task random, teacher, student, score and budget.
 
     Args:
         summary: content of a run's ``summary.json``.
     """
-    table = Table(title=f"{summary['method']} on {summary['set']}, seed {summary['seed']}")
+    table = RichTable(title=f"{summary['method']} on {summary['set']}, seed {summary['seed']}")
     table.add_column("task", no_wrap=True)
     for column in ("random", "teacher", "student", "best", "score", "winner", "frames", "episodes"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -55,3 +80,233 @@ def winner(row: Mapping[str, Any]) -> str:
     if student["low"] > teacher["high"]:
         return "student"
     return "teacher" if teacher["low"] > student["high"] else "tie"
+
+
+def report_tables(comparison: Comparison, labels: Labels) -> list[Table]:
+    """Build the tables of a report in their order; those without any number are left out."""
+    tables = [
+        _measure(comparison, labels, "best", "returns", "Return of the best checkpoint"),
+        _measure(comparison, labels, "student", "final", "Return of the final policy"),
+        _measure(comparison, labels, "best_win_rate", "win_rate", "Win rate, best checkpoint"),
+        _measure(comparison, labels, "student_win_rate", "final_win_rate", "Win rate at the end"),
+        _scores(comparison, labels),
+        _aggregate(comparison),
+        _budget(comparison),
+        _teacher_level(comparison, labels),
+    ]
+    return [table for table in tables if table is not None]
+
+
+def over_seeds(values: np.ndarray) -> Interval | None:
+    """Mean of the seeds' values [n] with Student's t interval; without bounds if n is 1."""
+    if not len(values):
+        return None
+    interval = mean_interval(values)
+    return interval if len(values) > 1 else Interval(interval.mean, float("nan"), float("nan"))
+
+
+def reached(comparison: Comparison, method: Method, level: float) -> dict[str, Reach | None]:
+    """Say when a method reaches ``level``: by task, and at ``""`` the mean over the tasks."""
+    found: dict[str, Reach | None] = dict.fromkeys([*comparison.scored, ""])
+    for task in comparison.scored:
+        if (curve := comparison.curve(method, task)) is not None:
+            frames, returns = curve
+            found[task] = reach(frames / method.max_frames, comparison.score(task, returns), level)
+    if (curves := comparison.score_curves(method)) is not None:
+        frames, scores = curves
+        found[""] = reach(frames / method.max_frames, scores.mean(1), level)
+    return found
+
+
+def reach(at: np.ndarray, scores: np.ndarray, level: float) -> Reach:
+    """Say when scores [seeds, n] at fractions of training [n] reach ``level`` and hold it."""
+    mean = scores.mean(0)
+    first, held = (f(mean, level) for f in (first_reached, held_from))
+    first, held = (None if index is None else float(at[index]) for index in (first, held))
+    return Reach(first, held, int((scores[:, -1] >= level).sum()), len(scores))
+
+
+def improvement(comparison: Comparison, method: Method, measure: str = "best") -> Estimate | None:
+    """Probability that ``method`` beats the reference; None of itself or without scores."""
+    reference = comparison.methods[0]
+    scores = [comparison.scores(m, measure) for m in (method, reference)]
+    if method is reference or None in scores:
+        return None
+    return probability_of_improvement(*scores)
+
+
+def aggregate(
+    comparison: Comparison, method: Method, statistic: Callable, measure: str = "best"
+) -> Estimate | None:
+    """Bootstrap a statistic of the method's scores; None if it lacks one of the tasks."""
+    scores = comparison.scores(method, measure)
+    return None if scores is None else stratified_bootstrap(scores, statistic)
+
+
+def _measure(
+    comparison: Comparison, labels: Labels, measure: str, name: str, title: str
+) -> Table | None:
+    tasks = comparison.tasks
+    methods = [m for m in comparison.methods if any(_counts(m, measure, tasks))]
+    if not methods:
+        return None
+    levels = [] if "win_rate" in measure else [w for w in _LEVELS if comparison.levels[w]]
+    header, columns, bold = ["method"], [], set()
+    for task in tasks:
+        cells = [over_seeds(method.values(measure, task)) for method in methods]
+        bold |= {(len(levels) + row, len(header)) for row in _leader(cells)}
+        header.append(labels.tasks.get(task, task))
+        above = [over_seeds(comparison.levels[who].get(task, np.empty(0))) for who in levels]
+        columns.append([*above, *cells])
+        published = labels.published.get(task, {}) if measure == "best" else {}
+        if published:
+            header.append(f"{header[-1]}, paper")
+            columns.append([_float(published.get(k)) for k in (*levels, *(m.key for m in methods))])
+    counts = [
+        *(_range(len(seeds) for seeds in comparison.levels[who].values()) for who in levels),
+        *(_range(_counts(method, measure, tasks)) for method in methods),
+    ]
+    names = [*(_LEVELS[who] for who in levels), *(method.label for method in methods)]
+    notes = ["Mean ± 95 % t interval over the seeds. " + _BOLD]
+    if labels.source and any(name.endswith(", paper") for name in header):
+        notes.append(f"Paper: {labels.source}")
+    return _table(
+        *(comparison, name, title, [*header, "seeds"]),
+        [list(row) for row in zip(names, *columns, counts)],
+        *(notes, bold, [""] * len(levels) + [method.note for method in methods]),
+    )
+
+
+def _scores(comparison: Comparison, labels: Labels) -> Table | None:
+    methods = [m for m in comparison.methods if any(_counts(m, "best", comparison.scored))]
+    if not methods:
+        return None
+    header = ["method", *(labels.tasks.get(task, task) for task in comparison.scored)]
+    columns = [
+        [over_seeds(comparison.score(task, m.values("best", task))) for m in methods]
+        for task in comparison.scored
+    ]
+    columns.append([over_seeds(comparison.mean_scores(m, "best")) for m in methods])
+    bold = {(row, i + 1) for i, cells in enumerate(columns) for row in _leader(cells)}
+    return _table(
+        *(comparison, "scores", "Score of the best checkpoint", [*header, "mean of tasks"]),
+        [list(row) for row in zip([m.label for m in methods], *columns)],
+        [f"{_SCORE} Mean ± 95 % t interval over the seeds. {_BOLD}"],
+        bold,
+    )
+
+
+def _aggregate(comparison: Comparison) -> Table | None:
+    rows = [
+        [
+            method.label,
+            aggregate(comparison, method, interquartile_mean),
+            aggregate(comparison, method, interquartile_mean, "student"),
+            aggregate(comparison, method, optimality_gap),
+            improvement(comparison, method),
+            _range(_counts(method, "best", comparison.scored)),
+        ]
+        for method in comparison.methods
+        if comparison.scores(method, "best") is not None
+    ]
+    if not rows:
+        return None
+    reference = comparison.methods[0].name
+    return _table(
+        *(comparison, "aggregate", "Scores over all tasks"),
+        ["method", "IQM", "IQM, final policy", "optimality gap", f"P(> {reference})", "seeds"],
+        rows,
+        [
+            f"{_SCORE} IQM: mean of the middle half of all runs and tasks. Optimality gap: mean "
+            "shortfall below 1. P: probability that a run beats one of "
+            f"{reference} on the same task. [95 % stratified bootstrap intervals, {REPLICATIONS:,} "
+            "samples]; they are too narrow with few seeds. Best checkpoint where not said "
+            "otherwise."
+        ],
+    )
+
+
+def _budget(comparison: Comparison) -> Table | None:
+    rows = []
+    for method in comparison.methods:
+        own, teachers = (method.frames(which) for which in ("frames", "teacher_frames"))
+        if isnan(own):
+            continue
+        levels = [reached(comparison, method, level)[""] for level in LEVELS]
+        held = levels[0].held if levels[0] else None
+        at = None if held is None else round(held * method.max_frames)
+        counts = (round(own), round(teachers), round(own + teachers))
+        total = None if at is None else at + round(teachers)
+        rows.append([method.label, *counts, *levels, at, total])
+    low, high = LEVELS
+    header = ["own", "teachers'", "total", f"≥ {low:g}", f"≥ {high:g}", "own to it", "total to it"]
+    return (
+        None
+        if not rows
+        else _table(
+            *(comparison, "budget", "Frames of each task, and to the teachers' level"),
+            ["method", *header],
+            rows,
+            [
+                f"≥ {low:g}, ≥ {high:g}: of the mean score over the tasks. {_REACH} To it: frames "
+                f"until ≥ {low:g} is held."
+            ],
+        )
+    )
+
+
+def _teacher_level(comparison: Comparison, labels: Labels) -> Table | None:
+    tasks = comparison.scored
+    rows = []
+    for method in comparison.methods:
+        cells = [reached(comparison, method, level)[task] for level in LEVELS for task in tasks]
+        if any(cells):
+            rows.append([method.label, *cells])
+    header = [f"{labels.tasks.get(task, task)} ≥ {level:g}" for level in LEVELS for task in tasks]
+    return (
+        None
+        if not rows
+        else _table(
+            *(comparison, "teacher_level", "When each task is at its teacher's level"),
+            ["method", *header],
+            rows,
+            [_REACH],
+        )
+    )
+
+
+def _table(
+    comparison: Comparison,
+    name: str,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    notes: Sequence[str],
+    bold: Iterable[tuple[int, int]] = (),
+    remarks: Sequence[str] = (),
+) -> Table:
+    """Add what all tables have: the set, and remarks on methods, if any, as last column."""
+    if any(remarks):
+        header = [*header, "note"]
+        rows = [[*row, remark] for row, remark in zip(rows, remarks)]
+    return Table(name, title, comparison.set, header, rows, notes, frozenset(bold))
+
+
+def _counts(method: Method, measure: str, tasks: Iterable[str]) -> list[int]:
+    return [len(method.values(measure, task)) for task in tasks]
+
+
+def _range(counts: Iterable[int]) -> int | str:
+    """Say how many: ``3``, or ``2-3`` where the tasks differ."""
+    low, high = min(counts := list(counts), default=0), max(counts, default=0)
+    return low if low == high else f"{low}-{high}"
+
+
+def _leader(cells: Sequence[Interval | None]) -> list[int]:
+    """Return the row of the highest mean, if there is something to compare."""
+    known = [i for i, cell in enumerate(cells) if cell is not None]
+    return [max(known, key=lambda i: cells[i].mean)] if len(known) > 1 else []
+
+
+def _float(number: float | None) -> float | None:
+    return None if number is None else float(number)

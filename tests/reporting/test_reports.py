@@ -10,7 +10,8 @@ from rich.console import Console
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.evaluation import play, teachers_policy
-from benchmarl_mkt.reporting.plots import plot_learning_curves, read_curves
+from benchmarl_mkt.reporting.plots import plot_learning_curves
+from benchmarl_mkt.reporting.runs import read_curves
 from benchmarl_mkt.reporting.summary import EPISODES, describe, summarise
 from benchmarl_mkt.reporting.tables import comparison_table, winner
 from tests.helpers import make_experiment, task_set

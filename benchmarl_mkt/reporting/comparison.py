@@ -1,0 +1,206 @@
+"""Runs of a task set side by side: methods, levels, scores and curves as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from math import isnan
+
+import numpy as np
+
+from benchmarl_mkt.reporting.labels import Labels
+from benchmarl_mkt.reporting.runs import Outcome, Run
+from benchmarl_mkt.reporting.statistics import normalised_score
+
+REFERENCE = "mkt"
+
+
+@dataclass(frozen=True, eq=False)  # a key of dictionaries
+class Method:
+    """All runs of one method: seed -> task -> outcome; single-task runs of a seed are one row."""
+
+    key: str
+    name: str
+    note: str
+    outcomes: Mapping[int, Mapping[str, Outcome]]
+    unfinished: bool  # no run of it has finished: its curves are those of unfinished runs
+    max_frames: int
+
+    @property
+    def label(self) -> str:
+        """Its name, with a word on its state."""
+        return f"{self.name} (unfinished)" if self.unfinished else self.name
+
+    def values(self, measure: str, task: str) -> np.ndarray:
+        """Means of the seeds that have ``measure`` on ``task`` [seeds]."""
+        rows = (tasks[task].means for tasks in self.outcomes.values() if task in tasks)
+        return np.array([means[measure] for means in rows if measure in means])
+
+    def frames(self, which: str) -> float:
+        """Mean ``frames`` or ``teacher_frames`` of a task; nan if no run has finished."""
+        rows = [o for tasks in self.outcomes.values() for o in tasks.values()]
+        counts = [getattr(row, which) for row in rows if row.frames is not None]
+        return float(np.mean(counts)) if counts else float("nan")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The methods that were run on one task set.
+
+    Attributes:
+        set: the task set.
+        tasks: its tasks.
+        methods: in the order of the rows; all are compared with the first one, the reference.
+        random: task -> return of uniform random play, mean over the seeds.
+        teacher: task -> return of the reference's teachers, mean over the seeds.
+        levels: ``random`` and ``teacher`` -> task -> the seeds' values behind these means.
+    """
+
+    set: str
+    tasks: tuple[str, ...]
+    methods: tuple[Method, ...]
+    levels: Mapping[str, Mapping[str, np.ndarray]]
+
+    @cached_property
+    def random(self) -> dict[str, float]:
+        return _means(self.levels["random"])
+
+    @cached_property
+    def teacher(self) -> dict[str, float]:
+        return _means(self.levels["teacher"])
+
+    @cached_property
+    def scored(self) -> tuple[str, ...]:
+        """Tasks with scores: both levels are known and the teachers are better than chance."""
+        return tuple(task for task in self.tasks if not isnan(self.score(task, 0.0)))
+
+    def only(self, keys: Iterable[str]) -> Comparison:
+        """The reference and the methods ``keys`` alone, measured by the same levels."""
+        keys = {self.methods[0].key, *keys}
+        return replace(self, methods=tuple(m for m in self.methods if m.key in keys))
+
+    def score(self, task: str, value: np.ndarray) -> np.ndarray:
+        """Normalise returns of ``task``: 0 uniform random play, 1 the teachers."""
+        random, teacher = self.random.get(task), self.teacher.get(task)
+        if random is None or teacher is None:
+            return value * float("nan")
+        return normalised_score(value, random, teacher)
+
+    def scores(self, method: Method, measure: str) -> list[np.ndarray] | None:
+        """Scores of every scored task [seeds], or None if the method lacks one of the tasks."""
+        found = [self.score(task, method.values(measure, task)) for task in self.scored]
+        return found if found and all(map(len, found)) else None
+
+    def mean_scores(self, method: Method, measure: str) -> np.ndarray:
+        """Means over the tasks of the seeds that have all of them [seeds]."""
+        rows = [
+            [self.score(task, tasks[task].means[measure]) for task in self.scored]
+            for tasks in method.outcomes.values()
+            if self.scored
+            and all(task in tasks and measure in tasks[task].means for task in self.scored)
+        ]
+        return np.array(rows).mean(1) if rows else np.empty(0)
+
+    def curve(self, method: Method, task: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Frames [n] and returns [seeds, n] of the evaluations that all seeds share."""
+        rows = (tasks[task].curve for tasks in method.outcomes.values() if task in tasks)
+        return _common([row for row in rows if row is not None])
+
+    def score_curves(self, method: Method) -> tuple[np.ndarray, np.ndarray] | None:
+        """Frames [n] and scores [seeds, tasks, n] of the evaluations that seeds and tasks share."""
+        rows = [
+            [tasks[task].curve if task in tasks else None for task in self.scored]
+            for tasks in method.outcomes.values()
+        ]
+        rows = [row for row in rows if row and all(curve is not None for curve in row)]
+        shared = _common([curve for row in rows for curve in row])
+        if shared is None:
+            return None
+        frames, returns = shared
+        returns = returns.reshape(len(rows), len(self.scored), len(frames))
+        scores = [self.score(task, returns[:, i]) for i, task in enumerate(self.scored)]
+        return frames, np.stack(scores, axis=1)
+
+
+def compare(runs: Iterable[Run], labels: Labels) -> tuple[list[Comparison], list[str]]:
+    """Arrange runs by task set, method and seed.
+
+    Returns:
+        One comparison per task set, and a line for everything that was left out or is uneven.
+    """
+    by_set: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        by_set.setdefault(run.set, {}).setdefault(run.method, []).append(run)
+    remarks: list[str] = []
+    comparisons = []
+    for set_, by_method in sorted(by_set.items()):
+        methods = [
+            _method(key, by_method[key], labels, remarks) for key in _order(by_method, labels)
+        ]
+        tasks = dict.fromkeys(
+            task for m in methods for outcomes in m.outcomes.values() for task in outcomes
+        )
+        levels = {"random": _levels(methods, "random", tasks)}
+        # Other methods' teachers may be others: only the first method that has any sets the level.
+        taught = (m for m in methods if any(len(m.values("teacher", task)) for task in tasks))
+        levels["teacher"] = _levels([m for m in [next(taught, None)] if m], "teacher", tasks)
+        comparisons.append(Comparison(set_, tuple(tasks), tuple(methods), levels))
+    return comparisons, remarks
+
+
+def _order(methods: Iterable[str], labels: Labels) -> list[str]:
+    ranks = {key: rank for rank, key in enumerate(labels.methods or [REFERENCE])}
+    return sorted(methods, key=lambda key: (ranks.get(key, len(ranks)), key))
+
+
+def _method(key: str, runs: Sequence[Run], labels: Labels, remarks: list[str]) -> Method:
+    finished = [run for run in runs if run.finished]
+    budgets = sorted({run.max_frames for run in runs})
+    if len(budgets) > 1:
+        planned = ", ".join(f"{budget:,}" for budget in budgets)
+        remarks.append(f"{key} on {runs[0].set}: runs of different budgets ({planned} frames)")
+    outcomes: dict[int, dict[str, Outcome]] = {}
+    taken: dict[tuple[int, str], str] = {}
+    for run in sorted(finished or runs, key=lambda run: (run.seed, run.where)):
+        for task, outcome in run.tasks.items():
+            if (run.seed, task) in taken:
+                remarks.append(
+                    f"{run.where}: {task} with seed {run.seed} is in {taken[run.seed, task]} too; "
+                    "that one counts"
+                )
+                continue
+            taken[run.seed, task] = run.where
+            outcomes.setdefault(run.seed, {})[task] = outcome
+    name, note = labels.methods.get(key, key), labels.notes.get(key, "")
+    return Method(key, name, note, outcomes, not finished, budgets[-1])
+
+
+def _levels(methods: Sequence[Method], who: str, tasks: Iterable[str]) -> dict[str, np.ndarray]:
+    # Methods of one seed share these levels up to the teachers: a seed counts once.
+    levels = {}
+    for task in tasks:
+        by_seed: dict[int, list[float]] = {}
+        for method in methods:
+            for seed, outcomes in method.outcomes.items():
+                if task in outcomes and who in outcomes[task].means:
+                    by_seed.setdefault(seed, []).append(outcomes[task].means[who])
+        if by_seed:
+            levels[task] = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
+    return levels
+
+
+def _means(levels: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {task: float(values.mean()) for task, values in levels.items()}
+
+
+def _common(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray] | None:
+    if not curves:
+        return None
+    shared = reduce(np.intersect1d, (frames for frames, _ in curves))
+    if not len(shared):
+        return None
+    rows = [returns[np.searchsorted(frames, shared)] for frames, returns in curves]
+    return shared, np.stack(rows)

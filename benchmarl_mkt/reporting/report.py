@@ -1,0 +1,216 @@
+"""``benchmarl report``: read results, write tables, pictures and all numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from rich.console import Console
+
+from benchmarl_mkt.reporting.comparison import Comparison, Method, compare
+from benchmarl_mkt.reporting.formats import Table, escape_markdown
+from benchmarl_mkt.reporting.labels import Labels, find_labels, read_labels
+from benchmarl_mkt.reporting.plots import plot_report
+from benchmarl_mkt.reporting.runs import MEASURES, Damaged, Run, read_runs
+from benchmarl_mkt.reporting.statistics import interquartile_mean, optimality_gap
+from benchmarl_mkt.reporting.tables import (
+    LEVELS,
+    aggregate,
+    improvement,
+    over_seeds,
+    reached,
+    report_tables,
+)
+
+PRINTED = ("returns", "aggregate")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments are a ValueError of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"report: {message}")
+
+
+def main(arguments: Sequence[str], console: Console) -> None:
+    """Run ``benchmarl report`` with its command line.
+
+    Raises:
+        ValueError: the input is wrong.
+    """
+    parser = _Parser(
+        prog="benchmarl report",
+        description="Write tables and pictures of all runs below RESULTS. Reads result files only.",
+    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folders of runs")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RESULTS/report")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="names, order and published numbers (YAML)"
+    )
+    options = parser.parse_args(arguments)
+    roots: list[Path] = options.results
+    runs, damaged = read_runs(roots)
+    labels = read_labels(options.labels) if options.labels else find_labels(roots)
+    out = options.out or roots[0] / "report"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tables = write_report(runs, damaged, labels, out)
+    except OSError as error:
+        raise ValueError(f"--out: cannot write to {out} ({error.strerror})") from None
+    for table in tables:
+        if table.name in PRINTED:
+            console.print(table.rich())
+    for line in [*_troubles(runs, damaged), f"Report: {out / 'report.md'}"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def write_report(
+    runs: Sequence[Run], damaged: Sequence[Damaged], labels: Labels, out: Path
+) -> list[Table]:
+    """Write ``report.md``, ``report.json`` and a folder of tables and pictures per task set.
+
+    Args:
+        runs, damaged: what :func:`~benchmarl_mkt.reporting.runs.read_runs` found.
+        labels: names, order and published numbers.
+        out: an existing folder.
+
+    Returns:
+        All tables, in the order of the report.
+    """
+    comparisons, remarks = compare(runs, labels)
+    remarks = [*_troubles(runs, damaged), *remarks]
+    finished = sum(run.finished for run in runs)
+    text = ["# Results", "", f"{finished} finished runs, {len(runs) - finished} unfinished.", ""]
+    text += [f"- {escape_markdown(remark)}" for remark in remarks] + [""] * bool(remarks)
+    tables: list[Table] = []
+    folders: set[str] = set()
+    for title, part in _parts(comparisons, labels):
+        folder = out / _slug(title, folders)
+        folder.mkdir(exist_ok=True)
+        text += [f"## {escape_markdown(title)}", ""]
+        for table in report_tables(part, labels):
+            for suffix, content in (
+                ("md", table.markdown()), ("tex", table.latex()), ("csv", table.csv())
+            ):  # fmt: skip
+                (folder / f"{table.name}.{suffix}").write_text(content, encoding="utf-8")
+            text += [f"### {escape_markdown(table.title)}", "", table.markdown()]
+            tables.append(table)
+        for picture in plot_report(part, labels, folder):
+            text += [f"![{picture}]({folder.name}/{picture}.png)", "", _CAPTIONS[picture], ""]
+    (out / "report.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
+    numbers = {"remarks": remarks, "sets": {c.set: _numbers(c) for c in comparisons}}
+    (out / "report.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
+    return tables
+
+
+_CAPTIONS = {
+    "curves": "Greedy evaluations during training: mean over the seeds, band from the lowest to "
+    "the highest seed. What lies far below random play is cut off.",
+    "efficiency": "Interquartile mean of the scores (0 uniform random play, 1 the teachers) of all "
+    "tasks and seeds with its 95 % stratified bootstrap interval; left over the method's own "
+    "frames, right with its teachers' frames counted before them (known of finished runs). Dot: "
+    f"from there on the mean score stays at {LEVELS[0]} or above.",
+    "aggregate": "Best checkpoints, all tasks and seeds: estimate and 95 % stratified bootstrap "
+    "interval.",
+    "profile": "Performance profile of the best checkpoints: fraction of runs and tasks with a "
+    "score above τ, with its pointwise 95 % stratified bootstrap interval.",
+}
+
+
+def _parts(comparisons: Sequence[Comparison], labels: Labels) -> Iterator[tuple[str, Comparison]]:
+    """Split comparisons into the groups of the labels; what is in no group comes last."""
+    for comparison in comparisons:
+        keys = {method.key for method in comparison.methods}
+        reference, grouped = comparison.methods[0].key, set().union(*labels.groups.values())
+        groups = {**labels.groups, "others": sorted(keys - grouped - {reference})}
+        groups = {group: keys & set(members) - {reference} for group, members in groups.items()}
+        groups = {group: members for group, members in groups.items() if members}
+        if not labels.groups or not groups:
+            yield comparison.set, comparison
+        else:
+            for group, members in groups.items():
+                yield f"{comparison.set}: {group}", comparison.only(members)
+
+
+def _troubles(runs: Sequence[Run], damaged: Sequence[Damaged]) -> list[str]:
+    """Say of each run that is not finished or not wholly legible what is wrong with it."""
+    lines = [f"{d.where}: damaged, left out ({d.problem})" for d in damaged]
+    for run in runs:
+        if not run.finished:
+            share = f"{run.frames:,} of {run.max_frames:,} frames evaluated"
+            lines.append(f"{run.where}: {run.method}, seed {run.seed} is unfinished ({share})")
+        lines += [f"{run.where}: {problem}" for problem in run.problems]
+    return sorted(lines)
+
+
+def _slug(title: str, taken: set[str]) -> str:
+    """Return a name for a folder that is not ``taken`` yet, and take it."""
+    slug = re.sub(r"[^a-zA-Z0-9]+", "_", title).strip("_").lower() or "set"
+    while slug in taken:
+        slug += "_"
+    taken.add(slug)
+    return slug
+
+
+def _numbers(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "tasks": comparison.tasks,
+        "reference": comparison.methods[0].key,
+        "random": comparison.levels["random"],
+        "teacher": comparison.levels["teacher"],
+        "methods": {m.key: _method_numbers(comparison, m) for m in comparison.methods},
+    }
+
+
+def _method_numbers(comparison: Comparison, method: Method) -> dict[str, Any]:
+    tasks: dict[str, Any] = {}
+    for task in comparison.tasks:
+        values = {measure: method.values(measure, task) for measure in MEASURES}
+        tasks[task] = {
+            m: {"seeds": v, **over_seeds(v)._asdict()} for m, v in values.items() if len(v)
+        }
+        for measure in ("best", "student"):
+            if task in comparison.scored and len(values[measure]):
+                score = over_seeds(comparison.score(task, values[measure]))
+                tasks[task][measure]["score"] = score
+    return {
+        "name": method.name,
+        "unfinished": method.unfinished,
+        "seeds": list(method.outcomes),
+        "max_frames": method.max_frames,
+        "frames": method.frames("frames"),
+        "teacher_frames": method.frames("teacher_frames"),
+        "tasks": tasks,
+        **{
+            measure: {
+                "mean_score": over_seeds(comparison.mean_scores(method, measure)),
+                "iqm": aggregate(comparison, method, interquartile_mean, measure),
+                "optimality_gap": aggregate(comparison, method, optimality_gap, measure),
+                "improvement": improvement(comparison, method, measure),
+            }
+            for measure in ("best", "student")
+        },
+        "reached": {str(level): reached(comparison, method, level) for level in LEVELS},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Turn ``value`` into JSON's types, numbers to six decimals, not-a-number to null."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    match value:
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple() | np.ndarray():
+            return [_plain(item) for item in value]
+        case float():  # NumPy's too
+            return round(float(value), 6) if isfinite(value) else None
+        case np.integer():
+            return int(value)
+    return value
