@@ -110,6 +110,9 @@ def _task_and_algorithm(cfg):
 
 
 def _run(cfg) -> None:
+    import benchmarl_mkt
+
+    benchmarl_mkt.register()  # a sweep's launcher may run this in a new process
     from benchmarl.hydra_config import load_experiment_from_hydra
 
     from benchmarl_mkt.algorithms import MktConfig

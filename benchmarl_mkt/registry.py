@@ -1,11 +1,13 @@
-"""The one place that writes into BenchMARL's registries and Hydra's ConfigStore."""
+"""The one place that writes into BenchMARL's registries and Hydra's."""
 
 from __future__ import annotations
 
 import benchmarl.algorithms as benchmarl_algorithms
 import benchmarl.environments as benchmarl_environments
 import benchmarl.models as benchmarl_models
+import torch
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MpeTask, MultiTaskConfig, MultiTaskTask
@@ -23,3 +25,13 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="mkt_config", group="algorithm", node=MktConfig)
     store.store(name="multitask_config", group="task", node=MultiTaskConfig)
+    OmegaConf.register_new_resolver("device_of_job", device_of_job, replace=True)
+
+
+def device_of_job(number: int) -> str:
+    """Deal GPUs out to the jobs of a sweep in turn; the CPU where there is none.
+
+    In a configuration: ``${device_of_job:${hydra:job.num}}``.
+    """
+    count = torch.cuda.device_count()
+    return f"cuda:{number % count}" if count else "cpu"
