@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +55,17 @@ class BestPolicy(Callback):
         span = (self.high - self.low).clamp(min=1e-9)
         scores = [((kept.returns - self.low) / span).mean() for kept in self.evaluations]
         return self.evaluations[int(torch.stack(scores).argmax())] if scores else None
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let the experiment's policy have the best evaluation's weights meanwhile."""
+        policy = self.experiment.policy
+        final = copy.deepcopy(policy.state_dict())
+        policy.load_state_dict(self.best.weights)
+        try:
+            yield
+        finally:
+            policy.load_state_dict(final)
 
     def __getstate__(self) -> dict[str, Any]:
         """BenchMARL pickles an experiment's callbacks, without the experiment."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from importlib.metadata import version
 from math import isfinite
@@ -73,10 +72,11 @@ def summarise(
     if teachers:
         policies["teacher"] = teachers_policy(teachers)
     returns = {who: _play(experiment, policy, EPISODES, seed) for who, policy in policies.items()}
-    kept = best.best if best is not None else None
-    if kept is not None:
-        returns["best"] = _play_best(experiment, kept.weights, summary["absolute_episodes"])
-        summary["best_at_frames"] = kept.frames
+    if best is not None and best.best is not None:
+        with best.in_use():
+            absolute = summary["absolute_episodes"], _ABSOLUTE_SEED + experiment.seed
+            returns["best"] = _play(experiment, experiment.policy, *absolute)
+        summary["best_at_frames"] = best.best.frames
         _write_absolute_metrics(experiment, returns["best"])
     summary["tasks"] = {task: _row(experiment, task, returns) for task in tasks}
     summary["finished"] = True
@@ -86,17 +86,6 @@ def summarise(
 def _play(experiment: Experiment, policy, episodes: int, seed: int) -> dict[str, Tensor]:
     device, model = experiment.config.train_device, experiment.model_config
     return play(experiment.task, policy, episodes, seed, device, model)
-
-
-def _play_best(
-    experiment: Experiment, weights: dict[str, Tensor], episodes: int
-) -> dict[str, Tensor]:
-    final = copy.deepcopy(experiment.policy.state_dict())
-    experiment.policy.load_state_dict(weights)
-    try:
-        return _play(experiment, experiment.policy, episodes, _ABSOLUTE_SEED + experiment.seed)
-    finally:
-        experiment.policy.load_state_dict(final)
 
 
 def _write_absolute_metrics(experiment: Experiment, returns: dict[str, Tensor]) -> None:
