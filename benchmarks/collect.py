@@ -1,0 +1,60 @@
+"""Copy what reports need of finished runs: small files, to be kept in the repository.
+
+    python benchmarks/collect.py runs/paper benchmarks/results/mpe_10k
+
+Every finished run below the first folder gives METHOD/seed_N[/TASK]/{summary,evaluations}.json below
+the second; evaluations are rounded to three decimals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def collect(runs: Path, results: Path) -> int:
+    """Copy every finished run; return how many there were."""
+    count = 0
+    for path in sorted(runs.rglob("summary.json")):
+        summary = json.loads(path.read_text())
+        if not summary["finished"]:
+            continue
+        evaluations = json.loads((path.parent / summary["evaluations"]).read_text())
+        folder = results / summary["method"] / f"seed_{summary['seed']}"
+        if summary["method"].endswith("_single"):
+            folder /= next(iter(summary["tasks"]))
+        folder.mkdir(parents=True, exist_ok=True)
+        summary["evaluations"] = "evaluations.json"
+        (folder / "summary.json").write_text(json.dumps(rounded(summary), indent=1) + "\n")
+        compact = json.dumps(rounded(evaluations, 3), separators=(",", ":"))
+        (folder / "evaluations.json").write_text(compact + "\n")
+        count += 1
+    return count
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Round all numbers in nested lists and mappings."""
+    match value:
+        case dict():
+            return {key: rounded(item, digits) for key, item in value.items()}
+        case list():
+            return [rounded(item, digits) for item in value]
+        case float():
+            return round(value, digits)
+    return value
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("results", type=Path)
+    arguments = parser.parse_args()
+    sys.stdout.write(f"{collect(arguments.runs, arguments.results)} finished runs\n")
+
+
+if __name__ == "__main__":
+    main()
