@@ -2,8 +2,8 @@
 
     python benchmarks/collect.py runs/paper benchmarks/results/mpe_10k
 
-Every finished run below the first folder gives METHOD/seed_N[/TASK]/{summary,evaluations}.json below
-the second; evaluations are rounded to three decimals.
+Every finished run below the first folder gives METHOD/seed_N[/TASK]/{summary,evaluations}.json
+below the second; evaluations are rounded to three decimals.
 """
 
 from __future__ import annotations
