@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
+from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.mpe_games import make_games
 
-Leaves = dict[str | tuple[str, str], Tensor]
 
-
-class MpeEnv(EnvBase):
+class MpeEnv(LeavesEnv):
     """``num_envs`` copies of one mpe2 scenario, batch size ``[num_envs]``.
 
     Agents are grouped by name (``adversary_0`` is in the group ``adversary``). Per group of n
@@ -99,15 +97,7 @@ class MpeEnv(EnvBase):
         streams = np.random.SeedSequence(seed).spawn(self.batch_size[0])
         self._generators = [np.random.default_rng(stream) for stream in streams]
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
-        mask = None if tensordict is None else tensordict.get("_reset", None)
-        return self._nested(self.reset_leaves(mask))
-
-    def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        return self._nested(self.step_leaves(tensordict))
-
     def reset_leaves(self, mask: Tensor | None) -> Leaves:
-        """Reset the copies of ``mask`` [num_envs] (all, if None); see :meth:`step_leaves`."""
         slots = range(self.batch_size[0]) if mask is None else mask.view(-1).nonzero().view(-1)
         for slot in map(int, slots):
             self.games.reset(slot, self._generators[slot])
@@ -115,14 +105,6 @@ class MpeEnv(EnvBase):
         return self._output()
 
     def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
-        """Step all copies and return the entries of the next tensordict by key, in a plain dict.
-
-        Building many small tensordicts takes longer than the game; who can do without them, as
-        :class:`~benchmarl_mkt.environments.Team` can, calls this instead of ``step``.
-
-        Args:
-            data: ``(group, "action")`` [num_envs, n] of every group.
-        """
         actions = np.empty((self.batch_size[0], len(self.games.agents)), dtype=np.int64)
         for group, indices in self._indices.items():
             actions[:, indices] = data.get((group, "action")).cpu().numpy()
@@ -148,19 +130,6 @@ class MpeEnv(EnvBase):
                 earned = rewards[:, indices, None].astype(np.float32)
                 found[group, "reward"] = torch.from_numpy(earned)
         return {key: value.to(self.device) for key, value in found.items()}
-
-    def _nested(self, leaves: Leaves) -> TensorDict:
-        """The tensordict of these entries; a group's has the agents in its batch."""
-        groups = {
-            group: TensorDict(
-                {key[1]: value for key, value in leaves.items() if key[0] == group},
-                batch_size=(*self.batch_size, len(members)),
-                device=self.device,
-            )
-            for group, members in self.group_map.items()
-        }
-        flags = {key: leaves[key] for key in ("done", "terminated", "truncated")}
-        return TensorDict({**flags, **groups}, self.batch_size, device=self.device)
 
 
 class MpeClass(DiscreteTaskClass):

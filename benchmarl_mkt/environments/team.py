@@ -14,6 +14,7 @@ from torch import Tensor
 from torchrl.data import Categorical
 from torchrl.envs import Compose, EnvBase, SerialEnv, TransformedEnv
 
+from benchmarl_mkt.environments.leaves import LeavesEnv
 from benchmarl_mkt.environments.opponents import FrozenPolicy
 from benchmarl_mkt.objectives.td import chosen_values, random_actions
 
@@ -78,8 +79,6 @@ class Team:
         self.max_steps = task.max_steps(self.env)
         self._agent_id = agent_id
         self._mean_reward = reward == "mean"
-        # An environment that can do without tensordicts; one inside transforms cannot.
-        self._has_leaves = hasattr(type(self.env), "step_leaves")
         self._serial = isinstance(getattr(self.env, "base_env", self.env), SerialEnv)
         self._read_specs(task, dict(opponents or {}))
         self._elapsed = torch.zeros(num_envs, dtype=torch.long, device=device)
@@ -198,7 +197,7 @@ class Team:
 
     def _reset_task(self, mask: Tensor | None) -> TensorDictBase | dict:
         """Reset the task's copies of ``mask`` [B], all if None; return its entries."""
-        if self._has_leaves:
+        if isinstance(self.env, LeavesEnv):
             return self.env.reset_leaves(mask)
         if mask is None:
             return self.env.reset()
@@ -206,7 +205,7 @@ class Team:
 
     def _step_task(self, actions: dict, stepped: Tensor | None) -> TensorDictBase | dict:
         """Step the task's copies of ``stepped`` [B], all if None; return its next entries."""
-        if self._has_leaves:
+        if isinstance(self.env, LeavesEnv):
             return self.env.step_leaves(actions)
         # Stepping a part of a SerialEnv, TorchRL fills the rest from the request's observations.
         request = self._current.empty() if stepped is None else self._current.clone(False)

@@ -1,0 +1,51 @@
+"""Vectorised environments that speak plain dictionaries below TorchRL's tensordicts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+Leaves = dict[str | tuple[str, str], Tensor]
+
+
+class LeavesEnv(EnvBase):
+    """An environment of batch size ``[num_envs]`` whose entries come in a flat dictionary.
+
+    Building many small tensordicts takes longer than a small game; who can do without them, as
+    :class:`~benchmarl_mkt.environments.Team` can, calls :meth:`step_leaves` instead of ``step``.
+    Keys are those of the tensordict: ``(group, name)`` with the agents in the second dimension, or
+    a name at the root.
+
+    Attributes:
+        group_map: group -> names of its agents.
+    """
+
+    group_map: dict[str, list[str]]
+
+    @abstractmethod
+    def reset_leaves(self, mask: Tensor | None) -> Leaves:
+        """Reset the copies of ``mask`` (bool [num_envs] or [num_envs, 1]; all, if None)."""
+
+    @abstractmethod
+    def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
+        """Step all copies by ``(group, "action")`` [num_envs, n]; give the next entries."""
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        return self._nested(self.reset_leaves(mask))
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        return self._nested(self.step_leaves(tensordict))
+
+    def _nested(self, leaves: Leaves) -> TensorDict:
+        """The tensordict of these entries; a group's has the agents in its batch."""
+        nested: dict[str, Any] = {k: v for k, v in leaves.items() if isinstance(k, str)}
+        for group, members in self.group_map.items():
+            entries = {k[1]: v for k, v in leaves.items() if k[0] == group}
+            batch = (*self.batch_size, len(members))
+            nested[group] = TensorDict(entries, batch, device=self.device)
+        return TensorDict(nested, self.batch_size, device=self.device)
