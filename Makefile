@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench chaos lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ test: $(STAMP)  ## install and run the tests
 
 bench: $(STAMP)  ## measure speed, as ratios; writes benchmarks/results/speed.*
 	$(BIN)/python benchmarks/speed.py
+
+chaos: $(STAMP)  ## kill teachers' and students' trainings 100 times, compare; writes benchmarks/results/chaos.json
+	$(BIN)/python benchmarks/chaos.py --kills 100
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

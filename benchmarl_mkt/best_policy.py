@@ -35,14 +35,15 @@ class BestPolicy(Callback):
     def __init__(self):
         super().__init__()
         self.evaluations: list[Evaluation] = []
-        self.low = self.high = torch.zeros(0)
+        self.low: Tensor | None = None
+        self.high: Tensor | None = None
 
     def on_evaluation_end(self, rollouts: list[TensorDictBase]) -> None:
         """Consider the policy of this evaluation."""
         groups = self.experiment.algorithm.group_map
         returns = torch.stack([_mean_return(rollouts, group) for group in groups]).cpu()
-        self.low = torch.minimum(self.low, returns) if self.low.numel() else returns
-        self.high = torch.maximum(self.high, returns) if self.high.numel() else returns
+        self.low = returns if self.low is None else torch.minimum(self.low, returns)
+        self.high = returns if self.high is None else torch.maximum(self.high, returns)
         if any((kept.returns >= returns).all() for kept in self.evaluations):
             return
         self.evaluations = [kept for kept in self.evaluations if (kept.returns > returns).any()]
@@ -52,9 +53,20 @@ class BestPolicy(Callback):
     @property
     def best(self) -> Evaluation | None:
         """The best evaluation so far; None before the first."""
+        if not self.evaluations:
+            return None
         span = (self.high - self.low).clamp(min=1e-9)
         scores = [((kept.returns - self.low) / span).mean() for kept in self.evaluations]
-        return self.evaluations[int(torch.stack(scores).argmax())] if scores else None
+        return self.evaluations[int(torch.stack(scores).argmax())]
+
+    def on_state_dict(self, state_dict: dict[str, Any]) -> None:
+        kept = [evaluation._asdict() for evaluation in self.evaluations]
+        state_dict["best_policy"] = {"evaluations": kept, "low": self.low, "high": self.high}
+
+    def on_load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = state_dict["best_policy"]
+        self.evaluations = [Evaluation(**kept) for kept in state["evaluations"]]
+        self.low, self.high = state["low"], state["high"]
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

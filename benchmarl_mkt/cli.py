@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ USAGE = """Usage: benchmarl COMMAND [OVERRIDES ...]
 
 Commands:
   run               run an experiment; with algorithm=mkt, train missing teachers first and compare
+  resume FOLDER     go on with the run that was stopped in FOLDER (its hydra.run.dir)
   teachers train    train the teachers that a run with the same overrides would need
   teachers list     show the teachers in the store
   report RESULTS    write tables and pictures of the runs below folders; see report --help
@@ -31,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
             sys.stdout.write(USAGE)
         case ["run", *overrides]:
             _with_hydra("run", overrides, _run)
+        case ["resume", folder]:
+            _resume(Path(folder).resolve())
         case ["teachers", "train", *overrides]:
             _with_hydra("teachers train", overrides, _train_teachers)
         case ["teachers", "list"]:
@@ -55,9 +59,28 @@ def _with_hydra(command: str, overrides: list[str], job: Callable) -> None:
         for group in ("model", "model@critic_model"):
             if group not in chosen:
                 overrides = [*overrides, f"{group}=multitask"]
+    for key in ("hydra.run.dir", "hydra.sweep.dir"):
+        _check_writable(key, Path(chosen.get(key, "=.").partition("=")[2].strip("'\"")))
     sys.argv = [f"benchmarl {command}", *overrides]
     conf = Path(benchmarl.__file__).parent / "conf"
     hydra.main(version_base=None, config_path=str(conf), config_name="config")(job)()
+
+
+def _check_writable(key: str, folder: Path) -> None:
+    """Exit with 2 if no folder can be made there: Hydra would show a traceback."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        sys.stderr.write(f"error: {key}: {existing} is no folder that can be written to\n")
+        sys.exit(2)
+
+
+def _resume(folder: Path) -> None:
+    from benchmarl_mkt.resume.record import read_run
+
+    with _user_errors():
+        record = read_run(folder)
+    escaped = str(folder).replace("'", "\\'")
+    _with_hydra("run", [*record.overrides, f"hydra.run.dir='{escaped}'"], _run)
 
 
 @contextlib.contextmanager
@@ -68,6 +91,26 @@ def _user_errors() -> Iterator[None]:
     except (ValueError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+
+
+@contextlib.contextmanager
+def _stops(remedy: str) -> Iterator[None]:
+    """Turn what stops a training, signals included, into one line that ends with ``remedy``."""
+    from benchmarl_mkt.guards import TrainingError
+    from benchmarl_mkt.resume.signals import Stopped, stop_signals
+
+    try:
+        with stop_signals():
+            yield
+    except Stopped:
+        sys.stderr.write(f"Stopped; {remedy}\n")
+        raise
+    except TrainingError as error:
+        sys.stderr.write(f"error: {error}; {remedy}\n")
+        sys.exit(1)
+    except OSError as error:
+        sys.stderr.write(f"error: {error}; what was saved before is intact; {remedy}\n")
+        sys.exit(1)
 
 
 def _console():
@@ -110,32 +153,71 @@ def _task_and_algorithm(cfg):
 
 
 def _run(cfg) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
     import benchmarl_mkt
+    from benchmarl_mkt import resume
+    from benchmarl_mkt.resume.record import open_run
 
     benchmarl_mkt.register()  # a sweep's launcher may run this in a new process
+    console, hydra = _console(), HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    choices = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/")}
+    config = {"choices": choices, **OmegaConf.to_container(cfg, resolve=True)}
+    with _stops(f"continue with: benchmarl resume {folder}"), contextlib.ExitStack() as stack:
+        with _user_errors():
+            name, task, algorithm = _task_and_algorithm(cfg)
+            run_name = _run_name(cfg, task, algorithm)
+            opened = open_run(folder, list(hydra.overrides.task), config, run_name)
+            record = stack.enter_context(opened)
+        if record.finished:
+            console.print(f"Finished already: {folder}", soft_wrap=True)
+            return
+        experiment = _train(cfg, name, task, algorithm, folder / record.name, console)
+        record.finish(folder)
+        resume.forget(experiment)
+
+
+def _run_name(cfg, task, algorithm) -> str:
+    """Name a new run's folder as BenchMARL does."""
+    from benchmarl.hydra_config import load_model_config_from_hydra
+    from torchrl.record.loggers import generate_exp_name
+
+    parts = (algorithm, load_model_config_from_hydra(cfg.model))
+    algorithm_name, model = (part.associated_class().__name__.lower() for part in parts)
+    return generate_exp_name(f"{algorithm_name}_{task.name.lower()}_{model}", "")
+
+
+def _train(cfg, name: str, task, algorithm, folder: Path, console):
+    """Train missing teachers and run the experiment, from where it was stopped; then report."""
     from benchmarl.hydra_config import load_experiment_from_hydra
 
+    from benchmarl_mkt import resume
     from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.best_policy import BestPolicy
     from benchmarl_mkt.environments import MultiTaskClass
+    from benchmarl_mkt.guards import GuardCallback
     from benchmarl_mkt.reporting.summary import describe, summarise
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
-    console = _console()
-    with _user_errors():
-        name, task, algorithm = _task_and_algorithm(cfg)
     if isinstance(algorithm, MktConfig) and algorithm.uses_teacher:
         ensure_teachers(algorithm, task, console)
     best = BestPolicy()
+    if cfg.experiment.restore_file is None:
+        cfg.experiment.restore_file = resume.in_folder(folder)
     with _user_errors():
-        experiment = load_experiment_from_hydra(cfg, task_name=name, callbacks=[best])
+        experiment = load_experiment_from_hydra(
+            cfg, name, callbacks=[best, resume.ResumeCallback(), GuardCallback()]
+        )
     is_set = isinstance(task, MultiTaskClass)
     if is_set:
         summary = describe(experiment, **_labels(name, task))
-    experiment.run()
-    console.print(f"Results: {experiment.folder_name}")
+    resume.run(experiment)
+    console.print(f"Results: {experiment.folder_name}", soft_wrap=True)
     if is_set:
         _show(summarise(experiment, summary, best), Path(experiment.folder_name), console)
+    return experiment
 
 
 def _labels(name: str, task) -> dict[str, object]:
@@ -170,7 +252,8 @@ def _train_teachers(cfg) -> None:
         _, task, algorithm = _task_and_algorithm(cfg)
         if not isinstance(algorithm, MktConfig):
             raise ValueError("algorithm: teachers are trained for algorithm=mkt")
-    ensure_teachers(algorithm, task, _console())
+    with _stops("continue with the same command"):
+        ensure_teachers(algorithm, task, _console())
     _list_teachers(algorithm.teacher_store)
 
 

@@ -54,6 +54,8 @@ class StudentCallback(Callback):
         experiment.collector = MultiTaskCollector(
             experiment.collector, algorithm.tasks, algorithm.teachers
         )
+        # A run that is continued beyond its plan keeps to the plan's schedule.
+        self._planned_frames = experiment.config.get_max_n_frames(False)
         # The loop counts optimizer steps; the configuration counts updates of each task.
         steps = experiment.config.off_policy_n_optimizer_steps * algorithm.updates_per_turn
         experiment.config = dataclasses.replace(
@@ -61,8 +63,7 @@ class StudentCallback(Callback):
         )
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
-        config = self.experiment.config
-        progress = min(self.experiment.total_frames / config.get_max_n_frames(False), 1.0)
+        progress = min(self.experiment.total_frames / self._planned_frames, 1.0)
         self.loss.alpha.fill_(self.algorithm.schedule(progress))
 
     def on_train_step(self, batch: TensorDictBase, group: str) -> None:
@@ -127,16 +128,10 @@ class StudentCallback(Callback):
         return found
 
     def on_state_dict(self, state_dict: dict[str, Any]) -> None:
-        optimizer = self.experiment.optimizers[STUDENT]["loss"]
-        state_dict["mkt"] = {
-            "optimizer": optimizer.state_dict(),
-            "target_updates": getattr(self.experiment.target_updaters[STUDENT], "counter", 0),
-        }
+        state_dict["mkt"] = {"planned_frames": self._planned_frames}
 
     def on_load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state = state_dict["mkt"]
-        self.experiment.optimizers[STUDENT]["loss"].load_state_dict(state["optimizer"])
-        self.experiment.target_updaters[STUDENT].counter = state["target_updates"]
+        self._planned_frames = state_dict["mkt"]["planned_frames"]
 
 
 def _norm(gradients: tuple[Tensor, ...]) -> Tensor:

@@ -19,6 +19,7 @@ from torchrl.objectives.utils import TargetNetUpdater
 
 from benchmarl_mkt.algorithms.callback import StudentCallback
 from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.guards import GuardCallback
 from benchmarl_mkt.models import (
     AttentionMixer,
     EpsilonGreedyPolicy,
@@ -32,6 +33,7 @@ from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
 from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.replay.multitask import UPDATES
+from benchmarl_mkt.resume import ResumeCallback
 from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.find import check_named, find_teachers
 from benchmarl_mkt.teachers.load import Teacher
@@ -74,9 +76,19 @@ class Mkt(Algorithm):
         self.has_rnn = True  # BenchMARL then keeps batches as segments [B, T]
         self._student: tuple[MktLoss, TargetNetUpdater] | None = None
         self._buffer: MultiTaskReplayBuffer | None = None
-        callback = StudentCallback(self)
-        callback.experiment = experiment
-        experiment.callbacks = [*experiment.callbacks, callback]
+        self._add_callbacks(experiment)
+
+    def _add_callbacks(self, experiment) -> None:
+        """Add what works around BenchMARL's loop: resume first, innermost at the collector."""
+        added = [
+            kind()
+            for kind in (ResumeCallback, GuardCallback)
+            if not any(isinstance(callback, kind) for callback in experiment.callbacks)
+        ]
+        added.append(StudentCallback(self))
+        for callback in added:
+            callback.experiment = experiment
+        experiment.callbacks = [*experiment.callbacks, *added]
 
     @property
     def temperatures(self) -> dict[str, float]:

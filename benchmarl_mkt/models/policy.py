@@ -44,12 +44,14 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
             *(key for agent in agents.values() for key in agent.out_keys[1:]),
         ]
         self.eps_end = eps_end
-        self._decay = (eps_init - eps_end) / max(annealing_frames, 1)
         self.register_buffer("eps", torch.tensor(float(eps_init), device=device))
+        # A buffer, so that a run continued beyond its plan keeps to the plan's schedule.
+        decay = (eps_init - eps_end) / max(annealing_frames, 1)
+        self.register_buffer("decay", torch.tensor(decay, dtype=torch.float64, device=device))
 
     def step(self, frames: int = 1) -> None:
         """Anneal epsilon by ``frames`` collected frames."""
-        self.eps.sub_(self._decay * frames).clamp_(min=self.eps_end)
+        self.eps.sub_(self.decay * frames).clamp_(min=self.eps_end)
 
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

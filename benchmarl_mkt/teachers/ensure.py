@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,13 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.guards import TrainingError
 from benchmarl_mkt.quiet import quiet
+from benchmarl_mkt.resume.signals import Stopped, obey_parent
 from benchmarl_mkt.teachers.find import missing_teachers
 from benchmarl_mkt.teachers.load import load_teacher
 from benchmarl_mkt.teachers.train import train_teacher
 
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
+
+START_METHOD = "spawn"  # a fork would copy the threads' locks, and JAX's
+_news: queue.Queue  # of a worker process: tells how far its teacher is
 
 
 def ensure_teachers(
@@ -37,30 +43,46 @@ def ensure_teachers(
     if not names:
         return
     console.print(f"Training {len(names)} teachers: {', '.join(names)}")
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, _bars(console) as bars:
-        news = manager.Queue()
+    context = multiprocessing.get_context(START_METHOD)
+    news = context.Queue()
+    count = min(len(names), workers or len(os.sched_getaffinity(0)))
+    with _bars(console) as bars, ProcessPoolExecutor(count, context, _begin, (news,)) as pool:
         rows = {name: bars.add_task(name, total=None, best="waiting") for name in names}
-        count = min(len(names), workers or len(os.sched_getaffinity(0)))
-        with ProcessPoolExecutor(count, context) as pool:
-            jobs = {pool.submit(_work, config, task.config, name, news): name for name in names}
+        try:
+            jobs = {pool.submit(_work, config, task.config, name): name for name in names}
             while not all(job.done() for job in jobs):
                 _show(news, bars, rows)
             for job in as_completed(jobs):
                 _finish(job, jobs[job], bars, rows)
+        except BaseException:  # a signal, or a teacher's error: the others save and stop as well
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
-def _work(config: MktConfig, task_config: dict, name: str, news: queue.Queue) -> str:
-    """Train one teacher in a process of its own."""
+def _begin(news: queue.Queue) -> None:
+    """Prepare a worker process."""
     import benchmarl_mkt
 
     benchmarl_mkt.register()
+    obey_parent()
     quiet()
     torch.set_num_threads(1)  # the networks are small, and every core has its own teacher
+    news.cancel_join_thread()  # who reads them may be gone
+    global _news
+    _news = news
+
+
+def _work(config: MktConfig, task_config: dict, name: str) -> str:
+    """Train one teacher in a worker process."""
     task = MultiTaskClass("teachers", task_config)
-    path = train_teacher(
-        config, task, name, lambda frames, total, best: news.put((name, frames, total, best))
-    )
+    try:
+        path = train_teacher(
+            config, task, name, lambda frames, total, best: _news.put((name, frames, total, best))
+        )
+    except Stopped as stopped:
+        os._exit(stopped.code)  # the pool would go on with the next teacher, or wait for one
     return str(path)
 
 
@@ -73,7 +95,10 @@ def _show(news: queue.Queue, bars: Progress, rows: dict) -> None:
 
 
 def _finish(job: Future, name: str, bars: Progress, rows: dict) -> None:
-    score = load_teacher(job.result()).score
+    try:
+        score = load_teacher(job.result()).score
+    except BrokenProcessPool as error:
+        raise TrainingError("a process that trained a teacher was killed") from error
     bars.update(rows[name], total=1, completed=1, best=f"scored {score['mean']:.2f}")
 
 

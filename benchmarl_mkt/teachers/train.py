@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import tempfile
+import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from benchmarl.models.common import Model
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from benchmarl_mkt import resume
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
@@ -30,7 +31,7 @@ from benchmarl_mkt.teachers.find import (
     team_specs,
 )
 from benchmarl_mkt.teachers.load import Teacher, calibrated_temperature
-from benchmarl_mkt.teachers.store import TeacherStore, write_teacher
+from benchmarl_mkt.teachers.store import Recipe, TeacherStore, write_teacher
 
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
@@ -76,30 +77,42 @@ def train_teacher(
         progress: see :class:`ShowProgress`.
     """
     store, recipe = TeacherStore(config.teacher_store), teacher_recipe(config, task, name)
+    folder = store.root / f".{recipe.key}.training"  # what is unfinished goes on from there
     with store.lock(recipe):
-        if recipe in store:
-            return store.path(recipe)
-        single = task.single(name)
-        with tempfile.TemporaryDirectory(prefix="benchmarl_mkt_") as folder:
-            preset = teacher_experiment(config)
-            preset.loggers, preset.save_folder = [], folder
-            preset.checkpoint_at_end, preset.checkpoint_interval = False, 0
-            best = BestPolicy()
-            callbacks = [best, *([ShowProgress(progress, best)] if progress else [])]
-            experiment = Experiment(
-                task=single,
-                algorithm_config=config.teacher_config(),
-                model_config=teacher_model(config),
-                seed=config.teacher_seed,
-                config=preset,
-                callbacks=callbacks,
-            )
-            with contextlib.redirect_stderr(io.StringIO()):
-                experiment.run()
-            experiment.policy.load_state_dict(best.best.weights)
-            weights = agents_of(experiment, name).state_dict()
-            metadata = describe(experiment, name, weights)
-        return store.save(recipe, weights, metadata)
+        if recipe not in store:
+            folder.mkdir(exist_ok=True)
+            _train(config, task.single(name), store, recipe, folder, progress)
+        shutil.rmtree(folder, ignore_errors=True)
+        return store.path(recipe)
+
+
+def _train(
+    config: MktConfig,
+    task: MultiTaskClass,
+    store: TeacherStore,
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress | None,
+) -> None:
+    preset = teacher_experiment(config)
+    preset.loggers, preset.save_folder = [], str(folder)
+    preset.restore_file = resume.in_folder(folder / "run")
+    preset.checkpoint_at_end, preset.checkpoint_interval = False, 0
+    best = BestPolicy()
+    experiment = Experiment(
+        task=task,
+        algorithm_config=config.teacher_config(),
+        model_config=teacher_model(config),
+        seed=config.teacher_seed,
+        config=preset,
+        callbacks=[best, *([ShowProgress(progress, best)] if progress else [])],
+    )
+    with contextlib.redirect_stderr(io.StringIO()):
+        resume.run(experiment)
+    (name,) = (team.name for team in task.team_configs)
+    experiment.policy.load_state_dict(best.best.weights)
+    weights = agents_of(experiment, name).state_dict()
+    store.save(recipe, weights, describe(experiment, name, weights))
 
 
 def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path:

@@ -411,7 +411,7 @@ def test_reload_restores_everything_and_runs_longer(teachers, tmp_path):
 def test_checkpoints_hold_plain_values_only(tmp_path):
     experiment = run(tmp_path, checkpoint_at_end=True)
     content = torch.load(checkpoint_of(experiment), weights_only=True)
-    assert content["mkt"]["optimizer"]["param_groups"][0]["lr"] == 0.001
+    assert content["resume"]["optimizers"]["student"]["loss"]["param_groups"][0]["lr"] == 0.001
 
 
 # ---- distillation is alive ----

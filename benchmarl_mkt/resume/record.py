@@ -1,0 +1,122 @@
+"""What a folder says of the run in it, so that the same command goes on with that run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from benchmarl_mkt.resume.checkpoint import write_atomically
+
+FORMAT = "benchmarl-mkt-run/1"
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of a folder's ``run.json``.
+
+    Args:
+        overrides: the command's overrides.
+        config: what they compose to, as plain values.
+        hydra: the files in ``.hydra``, name -> text.
+        name: the experiment's folder in this one.
+        finished: whether the run is at its end, reports included.
+    """
+
+    overrides: list[str]
+    config: dict[str, Any]
+    hydra: dict[str, str]
+    name: str
+    finished: bool = False
+    format: str = FORMAT
+
+    def finish(self, folder: Path) -> None:
+        """Note that the run in ``folder`` is at its end."""
+        _write(folder, replace(self, finished=True))
+
+
+@contextlib.contextmanager
+def open_run(
+    folder: Path, overrides: list[str], config: Mapping[str, Any], name: str
+) -> Iterator[RunRecord]:
+    """Take up the run in ``folder``, or begin one there; no other process can meanwhile.
+
+    Args:
+        folder: an existing folder, Hydra's ``hydra.run.dir``.
+        overrides: the command's overrides.
+        config: what they compose to.
+        name: the experiment's name, if the run is new.
+
+    Raises:
+        ValueError: if another process runs there, or the run there is of another configuration.
+    """
+    lock = FileLock(folder / f".{RECORD}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(
+            f"hydra.run.dir: another process is running in {folder}; wait, or use another folder"
+        ) from error
+    with lock:
+        config = json.loads(json.dumps(config))
+        hydra = {path.name: path.read_text() for path in (folder / ".hydra").glob("*.yaml")}
+        record = RunRecord(overrides, config, hydra, name)
+        if (folder / RECORD).exists():
+            record = _same(read_run(folder), config, folder)
+        else:
+            _write(folder, record)
+        yield record
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Return the record in ``folder``.
+
+    Raises:
+        ValueError: if there is none, or it is damaged.
+    """
+    path = folder / RECORD
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+        return RunRecord(**content)
+    except FileNotFoundError as error:
+        raise ValueError(f"resume: there is no run in {folder} (no {RECORD})") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"resume: {path} is damaged: {error}; use another folder") from error
+
+
+def _write(folder: Path, record: RunRecord) -> None:
+    write_atomically(folder / RECORD, json.dumps(asdict(record), indent=2).encode())
+
+
+def _same(record: RunRecord, config: Mapping[str, Any], folder: Path) -> RunRecord:
+    """Check that the run in ``folder`` has this configuration."""
+    then, now = _flat(record.config), _flat(config)
+    changed = [key for key in sorted(then | now) if then.get(key) != now.get(key)]
+    if changed:
+        for name, text in record.hydra.items():  # Hydra has written the new ones already
+            (folder / ".hydra" / name).write_text(text)
+        texts = [f"{key}: {then.get(key)!r} there, {now.get(key)!r} here" for key in changed[:3]]
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise ValueError(
+            f"hydra.run.dir: the run in {folder} has another configuration: {'; '.join(texts)}"
+            f"{more}; use another folder"
+        )
+    return record
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    if not isinstance(config, Mapping):
+        return {prefix: config}
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return found

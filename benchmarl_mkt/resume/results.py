@@ -1,0 +1,65 @@
+"""A run's result files: no line lost or doubled, whenever it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarl.experiment import Experiment
+from benchmarl.experiment.logger import JsonWriter
+
+from benchmarl_mkt.resume.checkpoint import write_atomically
+
+
+class AtomicJsonWriter(JsonWriter):
+    """BenchMARL's writer of evaluations, whose file is never seen half written.
+
+    Args:
+        writer: the experiment's own, whose content it takes over.
+    """
+
+    def __init__(self, writer: JsonWriter):
+        self.__dict__.update(writer.__dict__)
+
+    def write(self, *args: Any, **kwargs: Any) -> None:
+        """Add an evaluation; see BenchMARL's writer."""
+        path, self.path = self.path, self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            super().write(*args, **kwargs)
+            self.path.replace(path)
+        finally:
+            self.path.unlink(missing_ok=True)
+            self.path = path
+
+    def restore(self, run_data: dict[str, Any]) -> None:
+        """Go back to the evaluations ``run_data``, in memory and in the file."""
+        self.run_data.clear()
+        self.run_data.update(run_data)
+        write_atomically(self.path, json.dumps(self.data, indent=4).encode())
+
+
+def rewind(experiment: Experiment) -> None:
+    """Cut the CSV files back to the iterations that the experiment has done.
+
+    Lines of later iterations, and an unfinished last line, are of a process that was killed.
+    """
+    done = experiment.n_iters_performed
+    for path in Path(experiment.folder_name).glob("*/scalars/*.csv"):
+        text = path.read_text()
+        kept = "".join(line for line in text.splitlines(True) if _is_before(line, done))
+        if kept != text:
+            write_atomically(path, kept.encode())
+
+
+def _is_before(line: str, iteration: int) -> bool:
+    step, comma, _ = line.partition(",")
+    return bool(comma) and line.endswith("\n") and step.isdigit() and int(step) < iteration
+
+
+def sync_results(experiment: Experiment) -> None:
+    """Put the lines written so far on the disk: a checkpoint after them must not outlive them."""
+    for logger in experiment.logger.loggers:
+        for file in getattr(logger.experiment, "files", {}).values():
+            os.fsync(file.fileno())
