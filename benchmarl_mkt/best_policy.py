@@ -70,7 +70,10 @@ class BestPolicy(Callback):
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Let the experiment's policy have the best evaluation's weights meanwhile."""
+        """Let the experiment's policy have the best evaluation's weights meanwhile, if any."""
+        if self.best is None:
+            yield
+            return
         policy = self.experiment.policy
         final = copy.deepcopy(policy.state_dict())
         policy.load_state_dict(self.best.weights)

@@ -13,6 +13,8 @@ USAGE = """Usage: benchmarl COMMAND [OVERRIDES ...]
 Commands:
   run               run an experiment; with algorithm=mkt, train missing teachers first and compare
   resume FOLDER     go on with the run that was stopped in FOLDER (its hydra.run.dir)
+  evaluate          play fresh episodes with a run's best team: checkpoint=FOLDER [episodes=100]
+                    [seed=0]
   teachers train    train the teachers that a run with the same overrides would need
   teachers list     show the teachers in the store
   report RESULTS    write tables and pictures of the runs below folders; see report --help
@@ -35,6 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
             _with_hydra("run", overrides, _run)
         case ["resume", folder]:
             _resume(Path(folder).resolve())
+        case ["evaluate", *options]:
+            _evaluate(options)
         case ["teachers", "train", *overrides]:
             _with_hydra("teachers train", overrides, _train_teachers)
         case ["teachers", "list"]:
@@ -200,6 +204,7 @@ def _train(cfg, name: str, task, algorithm, folder: Path, console):
     from benchmarl_mkt.guards import GuardCallback
     from benchmarl_mkt.reporting.summary import describe, summarise
     from benchmarl_mkt.teachers.ensure import ensure_teachers
+    from benchmarl_mkt.teams import FOLDER, export_team
 
     if isinstance(algorithm, MktConfig) and algorithm.uses_teacher:
         ensure_teachers(algorithm, task, console)
@@ -217,6 +222,9 @@ def _train(cfg, name: str, task, algorithm, folder: Path, console):
     console.print(f"Results: {experiment.folder_name}", soft_wrap=True)
     if is_set:
         _show(summarise(experiment, summary, best), Path(experiment.folder_name), console)
+        with best.in_use():
+            team = export_team(experiment, Path(experiment.folder_name) / FOLDER)
+        console.print(f"Team of the best checkpoint: {team}", soft_wrap=True)
     return experiment
 
 
@@ -242,6 +250,43 @@ def _show(summary: dict, folder: Path, console) -> None:
     if curves.is_file():
         picture = plot_learning_curves(curves, summary, folder / "learning_curves.png")
         console.print(f"Picture: {picture}")
+
+
+def _evaluate(options: list[str]) -> None:
+    """Score the team in a run's folder against random play, on the same fresh episodes."""
+    from rich.table import Table
+
+    import benchmarl_mkt
+
+    given = dict(option.split("=", 1) for option in options if "=" in option)
+    known = {"checkpoint", "episodes", "seed"}
+    with _user_errors():
+        if len(given) < len(options) or set(given) - known or "checkpoint" not in given:
+            raise ValueError(
+                f"evaluate: {' '.join(options) or 'nothing'!r} given; usage: benchmarl evaluate "
+                "checkpoint=FOLDER [episodes=100] [seed=0]"
+            )
+        numbers = {"episodes": _whole(given, "episodes", 100, 1), "seed": _whole(given, "seed", 0)}
+        benchmarl_mkt.register()
+        from benchmarl_mkt.teams import evaluate_team, load_team
+
+        team = load_team(given["checkpoint"])
+    found = evaluate_team(team, **numbers)
+    from benchmarl_mkt.reporting.tables import plus_minus
+
+    table = Table("task", "team", "random", title=f"Greedy returns of {given['checkpoint']}")
+    for task, row in found.items():
+        table.add_row(task, plus_minus(row["team"]), plus_minus(row["random"]))
+    table.caption = f"Mean and 95% interval over the same {numbers['episodes']} fresh episodes."
+    _console().print(table)
+
+
+def _whole(given: dict[str, str], key: str, default: int, least: int = 0) -> int:
+    """Read a whole number that is at least ``least``."""
+    text = given.get(key, str(default))
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(f"{key}: {text!r} must be a whole number of at least {least}")
+    return int(text)
 
 
 def _train_teachers(cfg) -> None:

@@ -119,6 +119,12 @@ def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
         assert f"{row[who]['mean']:.2f}" in found.stdout
     assert (summary.parent / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(own_store.glob("mpe-simple-push-*/teacher.json"))) == 1
+    assert f"Team of the best checkpoint: {summary.parent / 'team'}" in found.stdout
+    arguments = ("-m", "benchmarl_mkt.cli", "evaluate", f"checkpoint={tmp_path}", "episodes=7")
+    shown = command(*arguments, cwd=tmp_path, store=own_store)
+    assert shown.returncode == 0, shown.stderr[-3000:]
+    assert "simple_push" in shown.stdout
+    assert "same 7 fresh episodes" in shown.stdout
     (read,), damaged = read_runs([summary.parent])
     assert (read.method, read.finished, read.frames) == ("mkt", True, 100)
     assert (read.problems, damaged) == ((), [])
@@ -130,3 +136,22 @@ def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
 
 def test_the_version_is_a_version():
     assert benchmarl_mkt.__version__.count(".") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "usage: benchmarl evaluate checkpoint=FOLDER"),
+        (["somewhere"], "usage: benchmarl evaluate checkpoint=FOLDER"),
+        (["checkpoint=x", "episode=3"], "usage: benchmarl evaluate checkpoint=FOLDER"),
+        (["checkpoint=x", "episodes=0"], "episodes: '0' must be a whole number of at least 1"),
+        (["checkpoint=x", "seed=-1"], "seed: '-1' must be a whole number of at least 0"),
+        (["checkpoint=/nowhere"], "checkpoint: no team in /nowhere"),
+    ],
+)
+def test_wrong_evaluations_are_refused_in_one_line(options, message, cli):
+    status, _, err = cli("evaluate", *options)
+    assert status == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
