@@ -124,7 +124,7 @@ def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
     shown = command(*arguments, cwd=tmp_path, store=own_store)
     assert shown.returncode == 0, shown.stderr[-3000:]
     assert "simple_push" in shown.stdout
-    assert "same 7 fresh episodes" in shown.stdout
+    assert "same 7 fresh" in shown.stdout
     (read,), damaged = read_runs([summary.parent])
     assert (read.method, read.finished, read.frames) == ("mkt", True, 100)
     assert (read.problems, damaged) == ((), [])
