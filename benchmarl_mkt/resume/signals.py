@@ -38,11 +38,11 @@ def stop_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python handles signals in the main thread only
         return
-    _State.received = None
     previous = {number: signal.signal(number, _receive) for number in _HANDLED}
     try:
         yield
     finally:
+        _State.received = None
         for number, handler in previous.items():
             signal.signal(number, handler)
 
