@@ -59,7 +59,11 @@ def _is_before(line: str, iteration: int) -> bool:
 
 
 def sync_results(experiment: Experiment) -> None:
-    """Put the lines written so far on the disk: a checkpoint after them must not outlive them."""
+    """Put the lines written so far on the disk: a checkpoint after them must not outlive them.
+
+    TorchRL's CSV logger also keeps every line in memory, where nobody reads it; it is let go.
+    """
     for logger in experiment.logger.loggers:
         for file in getattr(logger.experiment, "files", {}).values():
             os.fsync(file.fileno())
+        getattr(logger.experiment, "scalars", {}).clear()
