@@ -24,6 +24,7 @@ DEFAULTS = {
     "terminal": True,  # whether an episode ends as terminated or as truncated
     "masked": False,  # whether action (t + i) % n_actions of agent i is unavailable at time t
     "limit": 100,  # max_steps of the task
+    "breaks": None,  # [steps, "nan" or "error"]: what happens after so many steps
 }
 
 
@@ -55,6 +56,7 @@ class ToyEnv(EnvBase):
         }
         self._t = torch.zeros(batch, dtype=torch.long)
         self._length = torch.ones(batch, dtype=torch.long)
+        self.steps = 0
         self.played = 0  # steps taken, in all copies together, after their episode had ended
         self._make_specs()
         self.set_seed(seed)
@@ -93,6 +95,9 @@ class ToyEnv(EnvBase):
         return self._output()
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        self.steps += 1
+        if self.config["breaks"] == [self.steps, "error"]:
+            raise ConnectionError("the game has gone")
         running = self._t < self._length
         if not running.all() and not self.batch_size:
             raise RuntimeError("stepped after the episode had ended")
@@ -130,6 +135,8 @@ class ToyEnv(EnvBase):
             time, length = (x.unsqueeze(-1).expand(shape) for x in (self._t, self._length))
             columns = [time / 10, length / 10, agent.float()] + [torch.full(shape, 0.5)] * extra
             content = {"observation": torch.stack(columns, -1)}
+            if self.config["breaks"] == [self.steps, "nan"]:
+                content["observation"][..., -1, 1] = torch.nan
             if self.config["masked"]:
                 forbidden = ((time + agent) % n_actions).unsqueeze(-1)
                 content["action_mask"] = torch.arange(n_actions) != forbidden

@@ -198,6 +198,7 @@ class BoundaryCollector:
         while True:
             fresh = fresh or experiment.n_iters_performed % self._cut_every == 0
             self.callback.between(fresh)
+            self._before = self.collector.state_dict()
             self._seed(fresh)
             try:
                 batch = next(batches)
@@ -223,6 +224,10 @@ class BoundaryCollector:
         frames = experiment.total_frames + self.collector.requested_frames_per_batch
         if done == 0 or frames % experiment.config.evaluation_interval == 0:
             _seed_environment(experiment.test_env, evaluation)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the collector's state; of one that has failed, that before the iteration."""
+        return self._before if self.collector.closed else self.collector.state_dict()
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Save the end of a finished run, then shut the collector down."""

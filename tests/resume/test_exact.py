@@ -11,7 +11,6 @@ from benchmarl.algorithms import MappoConfig, QmixConfig
 from benchmarl.experiment import Experiment
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.resume import run
 from benchmarl_mkt.resume.signals import Stopped, stop_signals
 from benchmarl_mkt.teachers import train_teacher
 from tests.conftest import write_tiny_experiment
@@ -19,7 +18,6 @@ from tests.helpers import PUSH, SPEAKER, task_set
 from tests.resume.training import (
     SendSignal,
     assert_the_same,
-    build,
     differences,
     in_process,
     iteration_saved,
@@ -86,10 +84,10 @@ def test_sigterm_saves_at_the_end_of_the_iteration(tmp_path):
     """Even if no checkpoint is due for long."""
     case = task_set(PUSH), MktConfig(**ALONE)
     train(tmp_path / "a", *case)
-    experiment = build(tmp_path / "b", *case, SendSignal(signal.SIGTERM, 4))
-    experiment.callbacks[1]._interval = 1e6
-    with stop_signals(), pytest.raises(Stopped) as stopped:
-        run(experiment)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.resume.training.EVERY", 1e6)
+        with stop_signals(), pytest.raises(Stopped) as stopped:
+            train(tmp_path / "b", *case, SendSignal(signal.SIGTERM, 4))
     assert stopped.value.code == 128 + signal.SIGTERM
     assert iteration_saved(tmp_path / "b") == 5
     train(tmp_path / "b", *case)

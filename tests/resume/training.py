@@ -19,6 +19,7 @@ from benchmarl_mkt.resume.checkpoint import latest_checkpoint
 from tests.helpers import small_model, tiny_config
 
 # 8 iterations of 50 frames; evaluated at the first, then at every second one.
+EVERY = 0.0  # seconds between checkpoints
 SHORT = {"max_n_frames": 400, "evaluation_interval": 100, "loggers": ["csv"]}
 
 
@@ -46,7 +47,7 @@ def build(folder: Path, task, algorithm, *callbacks: Callback, **changes: Any) -
         model_config=small_model(),
         seed=3,
         config=tiny_config(folder, **{**SHORT, **changes}, restore_file=in_folder(folder / "run")),
-        callbacks=[BestPolicy(), ResumeCallback(every=0.0), *callbacks],
+        callbacks=[BestPolicy(), ResumeCallback(every=EVERY), *callbacks],
     )
 
 

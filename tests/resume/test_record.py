@@ -1,0 +1,93 @@
+import multiprocessing
+
+import pytest
+
+from benchmarl_mkt.resume.record import open_run, read_run
+from tests.resume.training import in_process
+
+CONFIG = {"seed": 0, "experiment": {"lr": 0.1, "loggers": ["csv"]}, "task": {"tasks": [1, 2]}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as Hydra leaves it to a job."""
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- seed=0\n")
+    return tmp_path
+
+
+def test_the_same_configuration_is_taken_up_again(folder):
+    with open_run(folder, ["seed=0"], CONFIG, "first") as record:
+        assert (record.name, record.finished) == ("first", False)
+    with open_run(folder, [], CONFIG, "second") as record:
+        assert (record.name, record.overrides) == ("first", ["seed=0"])
+        record.finish(folder)
+    assert read_run(folder).finished
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 1}, "seed: 0 there, 1 here; use another folder"),
+        ({"experiment": {"lr": 0.1}}, r"experiment.loggers: \['csv'\] there, None here"),
+        ({"new": {"deep": True}}, "new.deep: None there, True here"),
+        (dict.fromkeys("abcde", 1), "b: None there, 1 here; c: None there, 1 here and 2 more"),
+    ],
+)
+def test_another_configuration_is_refused(changed, message, folder):
+    """And the files that Hydra has overwritten meanwhile are those of the run again."""
+    with open_run(folder, [], CONFIG, "name"):
+        pass
+    (folder / ".hydra" / "overrides.yaml").write_text("- seed=1\n")
+    with (
+        pytest.raises(ValueError, match=f"hydra.run.dir: the run in {folder} .*{message}"),
+        open_run(folder, [], {**CONFIG, **changed}, "name"),
+    ):
+        pytest.fail("opened")
+    assert (folder / ".hydra" / "overrides.yaml").read_text() == "- seed=0\n"
+
+
+def test_two_processes_cannot_run_in_one_folder(folder):
+    ready, done = (multiprocessing.get_context("fork").Event() for _ in range(2))
+
+    def hold() -> None:
+        with open_run(folder, [], CONFIG, "name"):
+            ready.set()
+            done.wait(60)
+
+    holder = multiprocessing.get_context("fork").Process(target=hold)
+    holder.start()
+    assert ready.wait(60)
+    with (
+        pytest.raises(ValueError, match="another process is running in"),
+        open_run(folder, [], CONFIG, "name"),
+    ):
+        pytest.fail("opened")
+    done.set()
+    holder.join(60)
+    with open_run(folder, [], CONFIG, "name"):
+        pass
+
+
+def test_the_lock_of_a_dead_process_is_free(folder):
+    def die() -> None:
+        with open_run(folder, [], CONFIG, "name"):
+            import os
+
+            os._exit(9)
+
+    assert in_process(die) == 9
+    with open_run(folder, [], CONFIG, "other") as record:
+        assert record.name == "name"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "other/1"}', "\0"])
+def test_a_damaged_record_is_named(text, folder):
+    (folder / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=f"resume: {folder}/run.json is damaged"):
+        read_run(folder)
+
+
+def test_a_folder_without_a_run_is_named(folder):
+    with pytest.raises(ValueError, match=f"resume: there is no run in {folder}"):
+        read_run(folder)
