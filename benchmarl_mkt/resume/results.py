@@ -46,6 +46,8 @@ def rewind(experiment: Experiment) -> None:
     Lines of later iterations, and an unfinished last line, are of a process that was killed.
     """
     done = experiment.n_iters_performed
+    for path in Path(experiment.folder_name).rglob(".*.tmp"):
+        path.unlink()
     for path in Path(experiment.folder_name).glob("*/scalars/*.csv"):
         text = path.read_text()
         kept = "".join(line for line in text.splitlines(True) if _is_before(line, done))

@@ -34,9 +34,9 @@ def run(experiment: Experiment) -> None:
     try:
         with signals.deferred():
             experiment.run()
-    except signals.Stopped:
+    except signals.Stopped as stopped:
         experiment.close()
-        raise
+        raise stopped.with_traceback(None) from None  # lets go of the loop, and its progress bar
     except Exception as error:
         known = _known(error)
         if known is None:

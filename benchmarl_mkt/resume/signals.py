@@ -32,6 +32,12 @@ def _receive(number: int, _frame: object) -> None:
         raise Stopped(number)
 
 
+def _receive_in_worker(number: int, _frame: object) -> None:
+    _State.received = number
+    if not _State.deferring:
+        os._exit(128 + number)  # a pool would catch an exception, and go on with the next job
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
     """Turn SIGTERM and Ctrl-C into :class:`Stopped` while the context lasts."""
@@ -85,4 +91,4 @@ def obey_parent() -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _receive)
+    signal.signal(signal.SIGTERM, _receive_in_worker)

@@ -82,7 +82,7 @@ def _work(config: MktConfig, task_config: dict, name: str) -> str:
             config, task, name, lambda frames, total, best: _news.put((name, frames, total, best))
         )
     except Stopped as stopped:
-        os._exit(stopped.code)  # the pool would go on with the next teacher, or wait for one
+        os._exit(stopped.code)  # the pool would catch it, and go on with the next teacher
     return str(path)
 
 

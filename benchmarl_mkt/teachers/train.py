@@ -82,7 +82,8 @@ def train_teacher(
         if recipe not in store:
             folder.mkdir(exist_ok=True)
             _train(config, task.single(name), store, recipe, folder, progress)
-        shutil.rmtree(folder, ignore_errors=True)
+        for left in store.root.glob(f".{recipe.key}.*/"):  # of this or a killed process
+            shutil.rmtree(left, ignore_errors=True)
         return store.path(recipe)
 
 

@@ -1,0 +1,136 @@
+"""The command, killed and stopped as a whole: its processes, exit codes and messages."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_tiny_experiment
+from tests.helpers import hydra_overrides
+from tests.test_cli import CUSTOM, SHORT, cli  # noqa: F401  (a fixture)
+
+LONG = {"max_n_frames": 4000, "evaluation_interval": 500}  # 80 iterations
+
+
+@pytest.fixture
+def job(tmp_path, own_store, monkeypatch) -> list[str]:
+    """Arguments of a run of seconds, in ``tmp_path / "run"``; checkpoints all the time."""
+    monkeypatch.setenv("BENCHMARL_MKT_SAVE_EVERY", "0.2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    preset = write_tiny_experiment(tmp_path, **LONG)
+    values = [f"experiment.{key}={value}" for key, value in {**LONG, "loggers": "[csv]"}.items()]
+    overrides = [o for o in hydra_overrides(tmp_path) if "dir=" not in o and "save_folder" not in o]
+    return [
+        *CUSTOM, SHORT, f"algorithm.teacher_experiment={preset}", *overrides, *values,
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    """Start the command in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarl_mkt.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def processes(session: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        if fields[0] != "Z" and int(fields[3]) == session:
+            found.append(int(path.name))
+    return found
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.05)
+
+
+def test_killed_stopped_resumed_and_finished(cli, job, tmp_path, own_store):  # noqa: F811
+    killed = start("run", *job)
+    wait_for(lambda: list(own_store.glob(".*.training/run/resume/0*.safetensors")))
+    assert len(processes(killed.pid)) > 2
+    killed.kill()
+    killed.communicate()
+    wait_for(lambda: not processes(killed.pid), 60)  # the teacher's process does not outlive it
+
+    stopped = start("run", *job)
+    wait_for(lambda: list(tmp_path.glob("run/mkt_*/resume/0*.safetensors")))
+    stopped.send_signal(signal.SIGTERM)
+    _, error = stopped.communicate(timeout=120)
+    assert stopped.returncode == 128 + signal.SIGTERM
+    assert error.splitlines()[-1] == f"Stopped; continue with: benchmarl resume {tmp_path}/run"
+    assert "Traceback" not in error
+
+    status, out, error = cli("resume", str(tmp_path / "run"))
+    assert status == 0, error
+    assert "Training" not in out
+    assert "mkt on multitask/custom, seed 0" in out
+    assert not list(tmp_path.glob("run/mkt_*/resume"))
+    (table,) = tmp_path.glob("run/mkt_*/mkt_*/scalars/counters_iter.csv")
+    steps = [int(line.split(",")[0]) for line in table.read_text().splitlines()]
+    assert steps == list(range(80))
+
+    for arguments in (["resume", str(tmp_path / "run")], ["run", *job]):
+        status, out, _ = cli(*arguments)
+        assert (status, out) == (0, f"Finished already: {tmp_path}/run\n")
+    before = (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()
+    status, _, error = cli("run", *job, "seed=1")
+    assert status == 2
+    assert "has another configuration: seed: 0 there, 1 here; use another folder" in error
+    assert (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text() == before
+
+
+def test_a_killed_teachers_process_is_one_line(job, tmp_path, own_store):
+    command = start("teachers", "train", *job)
+    wait_for(lambda: list(own_store.glob(".*.training/run/resume/0*.safetensors")))
+    names = {p: Path(f"/proc/{p}/cmdline").read_text() for p in processes(command.pid)}
+    (worker,) = [process for process, name in names.items() if "spawn_main" in name]
+    os.kill(worker, signal.SIGKILL)
+    _, error = command.communicate(timeout=120)
+    assert command.returncode == 1
+    lines = [line for line in error.splitlines() if line.startswith("error:")]
+    assert lines == [
+        "error: a process that trained a teacher was killed; continue with the same command"
+    ]
+    assert "Traceback" not in error
+    assert not processes(command.pid)
+
+
+def test_resume_needs_a_run(cli, tmp_path):  # noqa: F811
+    status, _, error = cli("resume", str(tmp_path))
+    assert (status, error) == (2, f"error: resume: there is no run in {tmp_path} (no run.json)\n")
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_a_folder_that_cannot_be_written(key, cli, tmp_path):  # noqa: F811
+    (tmp_path / "file").write_text("")
+    status, _, error = cli("run", *CUSTOM, SHORT, f"{key}={tmp_path}/file/run")
+    expected = f"error: {key}: {tmp_path}/file is no folder that can be written to\n"
+    assert (status, error) == (2, expected)
+
+
+def test_a_store_that_cannot_be_written(cli, job, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BENCHMARL_MKT_STORE", str(tmp_path / "file"))
+    status, _, error = cli("run", *job)
+    assert status == 1
+    (line,) = [line for line in error.splitlines() if line.startswith("error:")]
+    assert str(tmp_path / "file") in line
