@@ -41,11 +41,11 @@ logger = logging.getLogger(__name__)
 
 
 class ResumeCallback(Callback):
-    """Makes an experiment resumable, exactly, by :func:`benchmarl_mkt.resume.run`.
+    """Makes an experiment resumable, exactly.
 
     Works with any algorithm. MKT adds it by itself; give it to BenchMARL's ``Experiment`` with
-    others. BenchMARL's own checkpoints get what they lack, too: optimizers, the target networks'
-    counters, the evaluations so far.
+    others. Under :func:`benchmarl_mkt.resume.run` it saves checkpoints; BenchMARL's own ones get
+    what they lack in any case: optimizers, the target networks' counters, the evaluations so far.
 
     Args:
         every: seconds from one checkpoint to the next, else ``$BENCHMARL_MKT_SAVE_EVERY``; by
@@ -67,22 +67,13 @@ class ResumeCallback(Callback):
 
     def on_setup(self) -> None:
         experiment = self.experiment
-        self.last_saved: Path | None = None
+        self.saves, self.last_saved = False, None
         self._interval = self.every
         if self.every is None and SAVE_EVERY in os.environ:
             self._interval = float(os.environ[SAVE_EVERY])
         self._cost, self._started = 0.0, time.monotonic()
         if experiment.logger.json_writer is not None:
             experiment.logger.json_writer = AtomicJsonWriter(experiment.logger.json_writer)
-        obstacle = _obstacle(experiment)
-        self.saves = obstacle is None
-        if obstacle:
-            logger.warning("%s: this run cannot be resumed", obstacle)
-        elif experiment.config.exclude_buffer_from_checkpoint and not experiment.on_policy:
-            logger.warning(
-                "experiment.exclude_buffer_from_checkpoint: true: resuming this run will not be "
-                "exact, its replay buffer starts empty"
-            )
         if not experiment.config.collect_with_grad:
             experiment.collector = BoundaryCollector(experiment.collector, self)
         if names_folder(experiment.config.restore_file):
@@ -119,12 +110,21 @@ class ResumeCallback(Callback):
         if experiment.logger.json_writer is not None:
             experiment.logger.json_writer.run_data.update(state["evaluations"])
 
-    def load(self) -> None:
-        """Go on from the newest good checkpoint in the run's folder, if there is one.
+    def start(self) -> None:
+        """Save checkpoints from now on; go on from the newest good one, if there is one.
 
         Raises:
             ValueError: if it is of another experiment.
         """
+        obstacle, config = _obstacle(self.experiment), self.experiment.config
+        self.saves = obstacle is None
+        if obstacle:
+            logger.warning("%s: this run cannot be resumed", obstacle)
+        elif config.exclude_buffer_from_checkpoint and not self.experiment.on_policy:
+            logger.warning(
+                "experiment.exclude_buffer_from_checkpoint: true: resuming this run will not be "
+                "exact, its replay buffer starts empty"
+            )
         found = latest_checkpoint(self.folder)
         if found is None:
             return
@@ -198,7 +198,8 @@ class BoundaryCollector:
         while True:
             fresh = fresh or experiment.n_iters_performed % self._cut_every == 0
             self.callback.between(fresh)
-            self._before = self.collector.state_dict()
+            if fresh and self.callback.saves:
+                self._before = self.collector.state_dict()
             self._seed(fresh)
             try:
                 batch = next(batches)
@@ -214,7 +215,7 @@ class BoundaryCollector:
     def _seed(self, fresh: bool) -> None:
         """Give the coming iteration random states of its own; with ``fresh``, new episodes."""
         experiment = self.callback.experiment
-        done = experiment.n_iters_performed
+        done, config = experiment.n_iters_performed, experiment.config
         drawn = np.random.SeedSequence((experiment.seed, done)).generate_state(3)
         everything, training, evaluation = (int(number) >> 2 for number in drawn)
         seed_everything(everything)
@@ -222,7 +223,7 @@ class BoundaryCollector:
             _seed_environment(self.collector.env, training)
         self.collector.reset_at_each_iter = fresh
         frames = experiment.total_frames + self.collector.requested_frames_per_batch
-        if done == 0 or frames % experiment.config.evaluation_interval == 0:
+        if config.evaluation and (done == 0 or frames % config.evaluation_interval == 0):
             _seed_environment(experiment.test_env, evaluation)
 
     def state_dict(self) -> dict[str, Any]:

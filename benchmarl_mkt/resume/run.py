@@ -27,7 +27,7 @@ def run(experiment: Experiment) -> None:
         Stopped: if a signal asked to.
     """
     resume = resume_callback(experiment)
-    resume.load()
+    resume.start()
     if experiment.n_iters_performed:
         last = experiment.config.get_max_n_iters(experiment.on_policy)
         logger.info("continuing after iteration %d of %d", experiment.n_iters_performed, last)

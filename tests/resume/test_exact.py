@@ -18,10 +18,12 @@ from tests.helpers import PUSH, SPEAKER, task_set
 from tests.resume.training import (
     SendSignal,
     assert_the_same,
+    build,
     differences,
     in_process,
     iteration_saved,
     killed,
+    results,
     saved,
     train,
 )
@@ -80,15 +82,16 @@ def test_killed_before_anything_was_saved(tmp_path):
     assert_the_same(tmp_path / "a", tmp_path / "b")
 
 
-def test_sigterm_saves_at_the_end_of_the_iteration(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_at_the_end_of_the_iteration(number, tmp_path):
     """Even if no checkpoint is due for long."""
     case = task_set(PUSH), MktConfig(**ALONE)
     train(tmp_path / "a", *case)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.resume.training.EVERY", 1e6)
         with stop_signals(), pytest.raises(Stopped) as stopped:
-            train(tmp_path / "b", *case, SendSignal(signal.SIGTERM, 4))
-    assert stopped.value.code == 128 + signal.SIGTERM
+            train(tmp_path / "b", *case, SendSignal(number, 4))
+    assert stopped.value.code == 128 + number
     assert iteration_saved(tmp_path / "b") == 5
     train(tmp_path / "b", *case)
     assert_the_same(tmp_path / "a", tmp_path / "b")
@@ -156,14 +159,15 @@ def test_a_teacher_is_killed_and_its_files_are_the_same(tmp_path):
 def test_benchmarls_own_checkpoints_are_exact_too(tmp_path):
     """Reloaded by BenchMARL from its file in the middle, a run ends like the one left alone."""
     case = task_set(PUSH, SPEAKER), MktConfig(**ALONE)
-    train(tmp_path / "a", *case, checkpoint_interval=200)
-    alone = saved(tmp_path / "a")
-    reloaded = Experiment.reload_from_file(
-        str(tmp_path / "a" / "run" / "checkpoints" / "checkpoint_200.pt")
-    )
+    build(tmp_path, *case, checkpoint_interval=200).run()
+    files = tmp_path / "run" / "checkpoints"
+    alone = torch.load(files / "checkpoint_400.pt", weights_only=True), results(tmp_path)
+    reloaded = Experiment.reload_from_file(str(files / "checkpoint_200.pt"))
     assert reloaded.n_iters_performed == 4
     reloaded.run()
-    assert differences(alone, saved(tmp_path / "a")) == []
+    again = torch.load(files / "checkpoint_400.pt", weights_only=True), results(tmp_path)
+    assert differences(alone, again) == []
+    assert not (tmp_path / "run" / "resume").exists()  # BenchMARL alone saves its own only
 
 
 def test_a_run_continued_beyond_its_plan_keeps_its_schedules(tmp_path):
