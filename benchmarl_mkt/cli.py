@@ -75,7 +75,7 @@ def _with_hydra(command: str, overrides: list[str], job: Callable) -> None:
             with composed(one) as cfg:
                 run = plan(cfg)
                 if len(planned) == 1:  # the jobs of a sweep are checked in their turn
-                    check(run)
+                    check(run, for_teachers=command == "teachers train")
                     rehearsed(run)
     sys.argv = [f"benchmarl {command}", *overrides]
     hydra.main(version_base=None, config_path=str(benchmarl_conf()), config_name="config")(job)()
@@ -128,12 +128,12 @@ def _console():
     return console if console.is_terminal else Console(width=130)
 
 
-def _task_and_algorithm(cfg):
+def _task_and_algorithm(cfg, for_teachers: bool = False):
     """Build task and algorithm configuration from Hydra's, checked against each other."""
     from benchmarl_mkt.configuration.plan import check, plan
 
     run = plan(cfg)
-    check(run)
+    check(run, for_teachers)
     return run.name, run.task, run.algorithm
 
 
@@ -271,13 +271,10 @@ def _whole(given: dict[str, str], key: str, default: int, least: int = 0) -> int
 
 
 def _train_teachers(cfg) -> None:
-    from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
     with _user_errors():
-        _, task, algorithm = _task_and_algorithm(cfg)
-        if not isinstance(algorithm, MktConfig):
-            raise ValueError("algorithm: teachers are trained for algorithm=mkt")
+        _, task, algorithm = _task_and_algorithm(cfg, for_teachers=True)
     with _stops("continue with the same command"):
         ensure_teachers(algorithm, task, _console())
     _list_teachers(algorithm.teacher_store)

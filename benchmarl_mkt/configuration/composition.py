@@ -26,7 +26,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from benchmarl_mkt.paths import conf_path
 
@@ -180,7 +180,7 @@ def _explain(error: Exception, overrides: list[str], compose: Compose) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
         return f"{group}: there is no {name!r}; {_hint(name, _choices(group))}"
-    if missing := re.match(r"You must specify '(\w+)'", text[0]):
+    if missing := re.match(r"You must specify '([^']+)'", text[0]):
         group = missing[1]
         return f"{group}: missing; name one, such as {group}={_EXAMPLES.get(group, '...')}"
     if text[0].startswith("Could not override"):
@@ -189,6 +189,8 @@ def _explain(error: Exception, overrides: list[str], compose: Compose) -> str:
         return f"{key}: unknown key; {_hint(key.rpartition('.')[2], siblings)}"
     if "does not support deletion" in reason:
         return f"{key}: cannot be removed; set it to another value"
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{key}: has no value; set it, or choose another {key.split('.')[0]}"
     if isinstance(cause, ValidationError):
         return f"{key}: {reason.rstrip('.')}; give it such a value"
     return f"{key}: {reason}" if key else " ".join(text)

@@ -70,7 +70,7 @@ def check_settings(config: ExperimentConfig, on_policy: bool, name: str = "exper
     try:
         config.validate(on_policy)
     except ValueError as error:
-        raise ValueError(f"{name}.{error}; change one of them") from error
+        raise ValueError(f"{name}.{error}; change it") from error
     _check_surroundings(config, name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarl.algorithms.common import AlgorithmConfig
@@ -86,14 +87,20 @@ def _built(key: str, build: Callable[[], Any]) -> Any:
         raise ValueError(f"{key}: {reason}") from error
 
 
-def check(plan: Plan) -> None:
+def check(plan: Plan, for_teachers: bool = False) -> None:
     """Check what the objects of a plan cannot know of each other.
+
+    Args:
+        plan: the run.
+        for_teachers: whether its teachers alone are wanted.
 
     Raises:
         ValueError: if something does not fit (one line that names key, value and remedy).
         ImportError: if the task's environment is not installed.
     """
     algorithm, task = plan.algorithm, plan.task
+    if for_teachers and not isinstance(algorithm, MktConfig):
+        raise ValueError("algorithm: teachers are trained for algorithm=mkt")
     check_settings(plan.experiment, algorithm.on_policy())
     if not isinstance(algorithm, MktConfig):
         return
@@ -101,8 +108,8 @@ def check(plan: Plan) -> None:
     check_experiment(plan.experiment)
     if plan.wants_teachers:
         preset = teacher_experiment(algorithm)
-        check_settings(preset, False, "algorithm.teacher_experiment")
-        check_experiment(preset)
+        for checks in (partial(check_settings, on_policy=False), check_experiment):
+            checks(preset, name="algorithm.teacher_experiment")
     env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
     check_task(algorithm, task, env)
     if plan.wants_teachers:

@@ -1,11 +1,13 @@
 """Wrong command lines: status 2, one line with key, value and remedy, and nothing left behind."""
 
-import json
+import shutil
 
 import pytest
 
+from benchmarl_mkt.teachers.find import experiment_preset
 from tests.conftest import write_tiny_experiment
 from tests.helpers import command, hydra_overrides
+from tests.reporting.results import evaluations, summary, write_run
 
 PUSH = "{task: mpe/simple_push, config: {max_cycles: 5}}"
 SET = ("algorithm=mkt", "task=multitask/custom", f"task.tasks=[{PUSH}]")
@@ -33,11 +35,11 @@ CHOICES = {
     "method": (("task=multitask/mpe", "+method=mk"), "method: there is no 'mk'; did you mean mkt"),
     "schema-as-task": (
         ("algorithm=mkt", "task=vmas_balance_config"),
-        "task: 'vmas_balance_config' is not registered; choose ENVIRONMENT/TASK",
+        "task.max_steps: has no value; set it, or choose another task",
     ),
     "schema-as-algorithm": (
         ("algorithm=qmix_config", "task=mpe/simple_push"),
-        "algorithm: Structured config of type `QmixConfig` has missing mandatory value",
+        "algorithm.mixing_embed_dim: has no value; set it, or choose another algorithm",
     ),
     "no-task": (("algorithm=mkt",), "task: missing; name one, such as task=multitask/mpe"),
     "no-algorithm": (("task=multitask/mpe",), "algorithm: missing; name one, such as algorithm="),
@@ -50,17 +52,35 @@ CHOICES = {
 KEYS = {
     "top": (with_set("lr=3"), "lr: unknown key; there are algorithm"),
     "top-added": (with_set("+experimnt.lr=3"), "experimnt: unknown key; did you mean experiment?"),
-    "algorithm": (with_set("algorithm.mixr=vdn"), "algorithm.mixr: unknown key; did you mean mixer"),
-    "algorithm-added": (with_set("+algorithm.mixr=vdn"), "algorithm.mixr: unknown key; did you mea"),
+    "algorithm": (
+        with_set("algorithm.mixr=vdn"),
+        "algorithm.mixr: unknown key; did you mean mixer",
+    ),
+    "algorithm-added": (
+        with_set("+algorithm.mixr=vdn"),
+        "algorithm.mixr: unknown key; did you mea",
+    ),
     "algorithm-removed": (with_set("~algorithm.mixer"), "algorithm.mixer: cannot be removed; set"),
-    "annealing": (with_set("algorithm.annealing.begin=1"), "algorithm.annealing.begin: unknown key"),
+    "annealing": (
+        with_set("algorithm.annealing.begin=1"),
+        "algorithm.annealing.begin: unknown key",
+    ),
     "annealing-added": (with_set("+algorithm.annealing.begin=1"), "algorithm.annealing: {'start'"),
     "experiment": (with_set("experiment.learning_rate=1"), "experiment.learning_rate: unknown key"),
-    "experiment-added": (with_set("+experiment.rl=1"), "experiment.rl: unknown key; did you mean lr"),
+    "experiment-added": (
+        with_set("+experiment.gama=1"),
+        "experiment.gama: unknown key; did you mean gamma",
+    ),
     "model": (with_set("model.width=3"), "model.width: unknown key; there are embedding_size"),
-    "model-added": (with_set("+model.width=3"), "model: got an unexpected keyword argument 'width'"),
+    "model-added": (
+        with_set("+model.width=3"),
+        "model: got an unexpected keyword argument 'width'",
+    ),
     "trunk-added": (with_set("+model.trunk.width=3"), "model.trunk: unknown ['width']; mlp has"),
-    "task": (with_set("task.task=[mpe/simple_push]"), "task.task: unknown key; did you mean tasks?"),
+    "task": (
+        with_set("task.task=[mpe/simple_push]"),
+        "task.task: unknown key; did you mean tasks?",
+    ),
     "entry": (of_tasks("{task: mpe/simple_push, size: 3}"), "unknown: ['size']"),
     "entry-config": (of_tasks("{task: mpe/simple_push, config: {n: 3}}"), "no configuration ['n']"),
     "hydra": (with_set("hydra.run.dirr=x"), "hydra.run.dirr: unknown key; did you mean dir?"),
@@ -72,9 +92,15 @@ TYPES = {
     "text-for-list": (with_set("experiment.loggers=csv"), "experiment.loggers: Invalid value"),
     "text-for-flag": (with_set("task.agent_id=perhaps"), "task.agent_id: Value 'perhaps' is not"),
     "fraction-for-integer": (with_set("experiment.off_policy_memory_size=1.5"), "Value '1.5'"),
-    "null": (with_set("experiment.gamma=null"), "experiment.gamma: field 'experiment.gamma' is not"),
+    "null": (
+        with_set("experiment.gamma=null"),
+        "experiment.gamma: field 'experiment.gamma' is not",
+    ),
     "number-for-mapping": (with_set("algorithm.annealing=1"), "algorithm.annealing: Cannot assign"),
-    "text-in-mapping": (with_set("algorithm.annealing.end=x"), "algorithm.annealing.end: Value 'x'"),
+    "text-in-mapping": (
+        with_set("algorithm.annealing.end=x"),
+        "algorithm.annealing.end: Value 'x'",
+    ),
     "seed": (with_set("seed=one"), "seed: 'one' must be an integer from 0"),
     "teachers": (with_set("algorithm.teachers=3"), "algorithm.teachers: 3 must be null or"),
     "teacher": (with_set("algorithm.teachers={simple_push: 3}"), "algorithm.teachers"),
@@ -108,7 +134,6 @@ RANGES = {
             (f"{EXP}evaluation_episodes", "0"),
             (f"{EXP}evaluation_interval", "-50"),
             (f"{EXP}checkpoint_interval", "-1"),
-            (f"{EXP}keep_checkpoints_num", "0"),
             (f"{ALG}temperature", "nan"),
             (f"{ALG}temperature", "-1"),
             (f"{ALG}mixing_embed_dim", "0"),
@@ -126,6 +151,7 @@ RANGES = {
     "annealing.fraction=0": (with_set("algorithm.annealing.fraction=0"), "annealing.fraction: 0"),
     "max_cycles=0": (stock("task.max_cycles=0"), "max_cycles: 0 must be an integer of at least 1"),
     "reward": (with_set("task.reward=max"), "reward: 'max' must be one of ('sum', 'mean')"),
+    "keep": (with_set("experiment.keep_checkpoints_num=0"), "experiment.keep_checkpoints_num must"),
     "only": (with_set("task.only=push"), "only: 'push' is not in the task set; it has"),
     "trunk-cells": (with_set("model.trunk.num_cells=[-3]"), "experiment: cannot be set up"),
     "stock-lr": (stock("experiment.lr=-1"), "experiment.lr: -1.0 must be above 0, and finite"),
@@ -141,7 +167,10 @@ COMBINATIONS = {
         ("algorithm=maddpg", *SET[1:]),
         "is not compatible with the action space of task",
     ),
-    "team-sizes": (of_tasks("vmas/balance,mpe/simple_push"), "use algorithm.mixer=vdn or attention"),
+    "team-sizes": (
+        of_tasks("vmas/balance,mpe/simple_push"),
+        "use algorithm.mixer=vdn or attention",
+    ),
     "opponent": (
         of_tasks("{task: mpe/simple_adversary, opponents: {adversary: fox}}"),
         "opponents: no policy 'fox'; give a .safetensors file or one of: simple_adversary_chaser",
@@ -158,8 +187,14 @@ COMBINATIONS = {
         of_tasks("{task: mpe/simple_push, opponents: {agent: simple_adversary_chaser}}"),
         "opponents: 'simple_adversary_chaser' maps 8 observations to 5 actions, but group 'agent'",
     ),
-    "evaluation-interval": (with_set("experiment.evaluation_interval=30"), "(30) is not a multiple"),
-    "checkpoint-interval": (with_set("experiment.checkpoint_interval=30"), "(30) is not a multiple"),
+    "evaluation-interval": (
+        with_set("experiment.evaluation_interval=30"),
+        "(30) is not a multiple",
+    ),
+    "checkpoint-interval": (
+        with_set("experiment.checkpoint_interval=30"),
+        "(30) is not a multiple",
+    ),
     "environments": (with_set(f"{EXP}off_policy_n_envs_per_worker=3"), "choose a divisor"),
     "environments-of-stock": (stock(f"{EXP}off_policy_n_envs_per_worker=3"), "choose a divisor"),
     "memory": (with_set(f"{EXP}off_policy_memory_size=99"), "99 frames are less than a training b"),
@@ -170,10 +205,19 @@ COMBINATIONS = {
     ),
     "no-end": (with_set(f"{EXP}max_n_frames=null"), "max_n_frames and max_n_iters are both not"),
     "shared": (with_set(f"{EXP}share_policy_params=false"), "experiment.share_policy_params: must"),
-    "priorities": (with_set(f"{EXP}off_policy_use_prioritized_replay_buffer=true"), "must be False"),
-    "disk": (with_set(f"{EXP}buffer_device=disk"), "experiment.buffer_device: disk is not supported"),
+    "priorities": (
+        with_set(f"{EXP}off_policy_use_prioritized_replay_buffer=true"),
+        "must be False",
+    ),
+    "disk": (
+        with_set(f"{EXP}buffer_device=disk"),
+        "experiment.buffer_device: disk is not supported",
+    ),
     "logger": (with_set(f"{EXP}loggers=[paper]"), "experiment.loggers: 'paper' is not one of"),
-    "logger-missing": (with_set(f"{EXP}loggers=[mlflow]"), "experiment.loggers: mlflow is not inst"),
+    "logger-missing": (
+        with_set(f"{EXP}loggers=[mlflow]"),
+        "experiment.loggers: mlflow is not inst",
+    ),
     "device": (with_set(f"{EXP}train_device=gpu"), "experiment.train_device: 'gpu' cannot be used"),
     "no-such-device": (with_set(f"{EXP}train_device=cuda:99"), "'cuda:99' cannot be used"),
     "save-folder": (with_set(f"{EXP}save_folder=/nowhere"), "save_folder: there is no folder /now"),
@@ -224,3 +268,119 @@ def test_wrong_runs_are_refused(refused, tmp_path, overrides, message):
     assert message in refused("run", *tiny(tmp_path), *overrides)
 
 
+def test_every_job_of_a_sweep_is_looked_at_before_the_first(refused, tmp_path):
+    sweep = (*tiny(tmp_path), *SET, "algorithm.mixer=vdn,none", "-m")
+    assert "experiment: there is no 'mkt_slow'" in refused(
+        "run", *sweep, "experiment=mkt_quick,mkt_slow"
+    )
+    assert "experiment.lr: Value 'fast'" in refused("run", *sweep, "experiment.lr=0.1,fast")
+
+
+PRESETS = {
+    "lr: [": "cannot read",
+    "lr: fast": "lr: Value 'fast' of type 'str' could not be converted to Float",
+    "learning_rate: 3": "has an unknown key 'learning_rate'",
+    "- lr": "must hold keys and values",
+    "3: 4": "must hold keys and values",
+    "defaults: 3": "defaults must be a list of other presets",
+    "defaults: [PATH]": "defaults must be a list of other presets",
+    "defaults: [mkt_slow]": "no preset 'mkt_slow'; use one of",
+    "lr: 0": "algorithm.teacher_experiment.lr: 0 must be above 0, and finite",
+    "max_n_frames: null": "max_n_frames and max_n_iters are both not set",
+    "off_policy_train_batch_size: 51": "choose a multiple, such as 75",
+    "adam_extra_kwargs: {speed: 3}": "algorithm.teacher_experiment: cannot be set up (TypeError",
+    "loggers: [paper]": "loggers: 'paper' is not one of",
+    "lr: !!python/object/apply:os.mkdir [made]": "cannot read",
+    "\x00": "cannot read",
+}
+
+
+@pytest.mark.parametrize("text", PRESETS)
+def test_wrong_presets_of_the_teachers_are_refused(refused, tmp_path, text):
+    path = write_tiny_experiment(tmp_path)
+    wrong = text.replace("PATH", str(path))
+    kept = [line for line in path.read_text().splitlines() if line.split(":")[0] not in wrong]
+    path.write_text("\n".join([wrong, *(kept if ": " in wrong else [])]))
+    line = refused("run", *tiny(tmp_path), *SET, f"{ALG}teacher_experiment={path}")
+    assert "algorithm.teacher_experiment" in line
+    assert PRESETS[text] in line
+
+
+def test_a_number_that_yaml_reads_as_a_text_is_a_number(tmp_path):
+    path = write_tiny_experiment(tmp_path)
+    path.write_text("lr: 1e-3\nclip_grad_val: 10\n")
+    preset = experiment_preset(str(path))
+    assert (preset.lr, type(preset.clip_grad_val)) == (0.001, int)  # the address holds it as read
+
+
+def test_damaged_teachers_stop_a_run(refused, teachers, tmp_path):
+    own = shutil.copytree(teachers.store, tmp_path / "own")
+    folder = own / teachers.paths["simple_push"].name
+    (folder / "weights.safetensors").write_bytes(b"")
+    with_store = (f"{ALG}teacher_store={own}", f"{ALG}teacher_experiment={teachers.experiment}")
+    line = refused("run", *tiny(tmp_path), *of_tasks("mpe/simple_push"), *with_store)
+    assert str(folder) in line
+    assert "checksum" in line
+    other = f"+{ALG}teachers.simple_push={teachers.paths['simple_speaker_listener']}"
+    assert "was made for" in refused("run", *tiny(tmp_path), *SET, *with_store[1:], other)
+
+
+COMMANDS = {
+    ("dance",): "command: 'dance' is unknown; see benchmarl -h",
+    ("teachers",): "command: 'teachers' is unknown",
+    ("teachers", "list", "all"): "command: 'teachers list all' is unknown",
+    ("teachers", "train"): "task: missing; name one, such as task=multitask/mpe",
+    ("teachers", "train", "algorithm=qmix", "experiment=mkt_quick", "task=multitask/mpe"): (
+        "algorithm: teachers are trained for algorithm=mkt"
+    ),
+    ("teachers", "train", *SET, "algorithm.teacher_store=/dev/null"): "/dev/null is a file",
+    ("teachers", "train", *SET, "algorithm.mixr=3"): "algorithm.mixr: unknown key; did you mean m",
+    ("report",): "report: the following arguments are required: RESULTS",
+    ("report", "nowhere"): "RESULTS: there is no folder nowhere",
+    ("report", "."): "RESULTS: no summary.json below .",
+    ("report", ".", "--colour"): "report: unrecognized arguments: --colour",
+    ("report", ".", "--labels"): "report: argument --labels: expected one argument",
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_wrong_commands_are_refused(refused, arguments):
+    assert COMMANDS[arguments] in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--labels", "nowhere.yaml"), "--labels: cannot read nowhere.yaml"),
+        (("--labels", "bad.yaml"), "--labels: bad.yaml: the file: unknown key 'colour'; known are"),
+        (("--out", "bad.yaml"), "--out: cannot write to bad.yaml"),
+    ],
+)
+def test_wrong_reports_are_refused(refused, tmp_path, options, message):
+    write_run(tmp_path / "run", summary(), evaluations({"push": [0.0]}))
+    (tmp_path / "bad.yaml").write_text("colour: blue\n")
+    assert message in refused("report", "run", *options)
+
+
+PROCESSES = {
+    "key": (
+        with_set("algorithm.mixr=vdn"),
+        "error: algorithm.mixr: unknown key; did you mean mixer?",
+    ),
+    "type": (with_set("experiment.lr=fast"), "error: experiment.lr: Value 'fast' of type 'str'"),
+    "memory": (COMBINATIONS["memory"][0], "error: experiment.off_policy_memory_size: 99 frames"),
+}
+
+
+@pytest.mark.parametrize("case", PROCESSES)
+def test_a_process_says_one_line_and_leaves_nothing(case, tmp_path, own_store):
+    overrides, message = PROCESSES[case]
+    results = tmp_path / "results"
+    results.mkdir()
+    found = command(
+        "-m", "benchmarl_mkt.cli", "run", *tiny(results), *overrides, cwd=tmp_path, store=own_store
+    )
+    assert (found.returncode, found.stdout) == (2, "")
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(message)
+    assert list(tmp_path.rglob("*")) == [results]
