@@ -51,7 +51,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _with_hydra(command: str, overrides: list[str], job: Callable) -> None:
     """Compose BenchMARL's configuration with ``overrides`` and call ``job(cfg)``."""
-    from benchmarl_mkt.configuration.composition import benchmarl_conf, check_keys, composed, jobs
+    from benchmarl_mkt.configuration.composition import (
+        benchmarl_conf,
+        check_classes,
+        check_keys,
+        composed,
+        jobs,
+    )
     from benchmarl_mkt.paths import check_writable
 
     chosen = {override.split("=")[0].lstrip("+~"): override for override in overrides}
@@ -73,10 +79,13 @@ def _with_hydra(command: str, overrides: list[str], job: Callable) -> None:
         quiet()
         for one in planned:
             with composed(one) as cfg:
+                if command == "resume":  # what it was told comes from a file
+                    check_classes(cfg)
                 run = plan(cfg)
                 if len(planned) == 1:  # the jobs of a sweep are checked in their turn
                     check(run, for_teachers=command == "teachers train")
-                    rehearsed(run)
+                    if command != "resume":  # which has begun already
+                        rehearsed(run)
     sys.argv = [f"benchmarl {command}", *overrides]
     hydra.main(version_base=None, config_path=str(benchmarl_conf()), config_name="config")(job)()
 
@@ -87,7 +96,7 @@ def _resume(folder: Path) -> None:
     with _user_errors():
         record = read_run(folder)
     escaped = str(folder).replace("'", "\\'")
-    _with_hydra("run", [*record.overrides, f"hydra.run.dir='{escaped}'"], _run)
+    _with_hydra("resume", [*record.overrides, f"hydra.run.dir='{escaped}'"], _run)
 
 
 @contextlib.contextmanager
@@ -251,8 +260,7 @@ def _evaluate(options: list[str]) -> None:
         benchmarl_mkt.register()
         from benchmarl_mkt.teams import evaluate_team, load_team
 
-        team = load_team(given["checkpoint"])
-    found = evaluate_team(team, **numbers)
+        found = evaluate_team(load_team(given["checkpoint"]), **numbers)
     from benchmarl_mkt.reporting.tables import plus_minus
 
     table = Table("task", "team", "random", title=f"Greedy returns of {given['checkpoint']}")
@@ -263,10 +271,10 @@ def _evaluate(options: list[str]) -> None:
 
 
 def _whole(given: dict[str, str], key: str, default: int, least: int = 0) -> int:
-    """Read a whole number that is at least ``least``."""
+    """Read a whole number that is at least ``least`` and below 2**32."""
     text = given.get(key, str(default))
-    if not text.isdecimal() or int(text) < least:
-        raise ValueError(f"{key}: {text!r} must be a whole number of at least {least}")
+    if not text.isdecimal() or not least <= int(text) < 2**32:
+        raise ValueError(f"{key}: {text!r} must be a whole number from {least} to 2**32 - 1")
     return int(text)
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -34,6 +35,7 @@ Compose = Callable[[list[str]], DictConfig]
 KEYS = ("seed", "experiment", "algorithm", "task", "model", "critic_model")
 _EXAMPLES = {"task": "multitask/mpe", "algorithm": "mkt"}
 _OPEN_SWEEPS = (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP)
+_LAYER = re.compile(r"torch(_geometric)?\.nn\.[A-Z]\w*")
 _SCHEMA = re.compile(r"^\s*- (\w+_config)(?:@\w+)?\s*$", re.MULTILINE)
 
 
@@ -112,6 +114,28 @@ def check_meaning(cfg: DictConfig) -> None:
         raise ValueError(_explain(error, [], _compose_all)) from error
     if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed: {cfg.seed!r} must be an integer from 0 to 2**32 - 1")
+
+
+def check_classes(cfg: DictConfig) -> None:
+    """Check that the classes that a configuration names are layers: BenchMARL calls them.
+
+    For configurations that come from a file and not from the user's hand.
+
+    Raises:
+        ValueError: if one is neither of torch.nn nor of torch_geometric.nn.
+    """
+    for key, value in _leaves(OmegaConf.to_container(cfg, resolve=True)):
+        if key.endswith("class") and value is not None and not _LAYER.fullmatch(str(value)):
+            raise ValueError(f"{key}: {value!r} must be a class of torch.nn")
+
+
+def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(content, dict | list):
+        named = content.items() if isinstance(content, dict) else enumerate(content)
+        for name, value in named:
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, content
 
 
 def _visit(key: str, node) -> None:

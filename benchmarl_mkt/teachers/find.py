@@ -198,14 +198,14 @@ def present_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> d
         ValueError: if a named teacher is of no task in the set, or one is damaged or unfit.
     """
     check_named(config.teachers, [team.name for team in task.team_configs])
-    store, paths = TeacherStore(config.teacher_store), dict(config.teachers)
-    for name, recipe in _unnamed_recipes(config, task).items():
-        if store.path(recipe).exists():
-            paths[name] = store.path(recipe)
+    store, recipes = TeacherStore(config.teacher_store), _unnamed_recipes(config, task)
+    stored = {name: store.path(recipe) for name, recipe in recipes.items() if recipe in store}
     tasks = {team.name: team.task for team in task.team_configs}
     return {
-        name: load_teacher(path, team_specs(env, name), tasks[name]).to(env.device)
-        for name, path in paths.items()
+        name: load_teacher(path, team_specs(env, name), tasks[name], recipes.get(name)).to(
+            env.device
+        )
+        for name, path in {**config.teachers, **stored}.items()
     }
 
 
