@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,36 +45,49 @@ def main(arguments: list[str] | None = None) -> None:
         case ["report", *rest]:
             _report(rest)
         case _:
-            sys.stderr.write(f"benchmarl: unknown command {' '.join(arguments)!r}\n\n{USAGE}")
-            sys.exit(2)
+            with _user_errors():
+                raise ValueError(f"command: {' '.join(arguments)!r} is unknown; see benchmarl -h")
 
 
 def _with_hydra(command: str, overrides: list[str], job: Callable) -> None:
     """Compose BenchMARL's configuration with ``overrides`` and call ``job(cfg)``."""
-    import benchmarl
-    import hydra
+    from benchmarl_mkt.configuration.composition import (
+        benchmarl_conf,
+        check_classes,
+        check_keys,
+        composed,
+        jobs,
+    )
+    from benchmarl_mkt.paths import check_writable
 
-    from benchmarl_mkt.quiet import quiet
-
-    quiet()
     chosen = {override.split("=")[0].lstrip("+~"): override for override in overrides}
     if chosen.get("algorithm", "").startswith("algorithm=mkt"):
         for group in ("model", "model@critic_model"):
             if group not in chosen:
                 overrides = [*overrides, f"{group}=multitask"]
-    for key in ("hydra.run.dir", "hydra.sweep.dir"):
-        _check_writable(key, Path(chosen.get(key, "=.").partition("=")[2].strip("'\"")))
+    with _user_errors():
+        for key in ("hydra.run.dir", "hydra.sweep.dir"):
+            check_writable(key, Path(chosen.get(key, "=.").partition("=")[2].strip("'\"")))
+        for one in (planned := jobs(overrides)):
+            check_keys(one)
+
+        import hydra
+
+        from benchmarl_mkt.configuration.plan import check, plan, rehearsed
+        from benchmarl_mkt.quiet import quiet
+
+        quiet()
+        for one in planned:
+            with composed(one) as cfg:
+                if command == "resume":  # what it was told comes from a file
+                    check_classes(cfg)
+                run = plan(cfg)
+                if len(planned) == 1:  # the jobs of a sweep are checked in their turn
+                    check(run, for_teachers=command == "teachers train")
+                    if command != "resume":  # which has begun already
+                        rehearsed(run)
     sys.argv = [f"benchmarl {command}", *overrides]
-    conf = Path(benchmarl.__file__).parent / "conf"
-    hydra.main(version_base=None, config_path=str(conf), config_name="config")(job)()
-
-
-def _check_writable(key: str, folder: Path) -> None:
-    """Exit with 2 if no folder can be made there: Hydra would show a traceback."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        sys.stderr.write(f"error: {key}: {existing} is no folder that can be written to\n")
-        sys.exit(2)
+    hydra.main(version_base=None, config_path=str(benchmarl_conf()), config_name="config")(job)()
 
 
 def _resume(folder: Path) -> None:
@@ -84,7 +96,7 @@ def _resume(folder: Path) -> None:
     with _user_errors():
         record = read_run(folder)
     escaped = str(folder).replace("'", "\\'")
-    _with_hydra("run", [*record.overrides, f"hydra.run.dir='{escaped}'"], _run)
+    _with_hydra("resume", [*record.overrides, f"hydra.run.dir='{escaped}'"], _run)
 
 
 @contextlib.contextmanager
@@ -125,35 +137,13 @@ def _console():
     return console if console.is_terminal else Console(width=130)
 
 
-def _task_and_algorithm(cfg):
+def _task_and_algorithm(cfg, for_teachers: bool = False):
     """Build task and algorithm configuration from Hydra's, checked against each other."""
-    from benchmarl.hydra_config import (
-        load_algorithm_config_from_hydra,
-        load_experiment_config_from_hydra,
-        load_model_config_from_hydra,
-        load_task_config_from_hydra,
-    )
-    from hydra.core.hydra_config import HydraConfig
+    from benchmarl_mkt.configuration.plan import check, plan
 
-    from benchmarl_mkt.algorithms import MktConfig
-    from benchmarl_mkt.algorithms.mkt import as_multitask, check_experiment, check_task
-    from benchmarl_mkt.teachers.find import present_teachers, teacher_experiment
-
-    name = HydraConfig.get().runtime.choices.task
-    task = load_task_config_from_hydra(cfg.task, name)
-    algorithm = load_algorithm_config_from_hydra(cfg.algorithm)
-    experiment = load_experiment_config_from_hydra(cfg.experiment)
-    if isinstance(algorithm, MktConfig):
-        as_multitask(load_model_config_from_hydra(cfg.model))
-        for config in (experiment, teacher_experiment(algorithm)):
-            config.validate(on_policy=False)
-            check_experiment(config)
-        env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
-        check_task(algorithm, task, env)
-        if algorithm.uses_teacher:
-            present_teachers(algorithm, task, env)
-        env.close()
-    return name, task, algorithm
+    run = plan(cfg)
+    check(run, for_teachers)
+    return run.name, run.task, run.algorithm
 
 
 def _run(cfg) -> None:
@@ -270,8 +260,7 @@ def _evaluate(options: list[str]) -> None:
         benchmarl_mkt.register()
         from benchmarl_mkt.teams import evaluate_team, load_team
 
-        team = load_team(given["checkpoint"])
-    found = evaluate_team(team, **numbers)
+        found = evaluate_team(load_team(given["checkpoint"]), **numbers)
     from benchmarl_mkt.reporting.tables import plus_minus
 
     table = Table("task", "team", "random", title=f"Greedy returns of {given['checkpoint']}")
@@ -282,21 +271,18 @@ def _evaluate(options: list[str]) -> None:
 
 
 def _whole(given: dict[str, str], key: str, default: int, least: int = 0) -> int:
-    """Read a whole number that is at least ``least``."""
+    """Read a whole number that is at least ``least`` and below 2**32."""
     text = given.get(key, str(default))
-    if not text.isdecimal() or int(text) < least:
-        raise ValueError(f"{key}: {text!r} must be a whole number of at least {least}")
+    if not text.isdecimal() or not least <= int(text) < 2**32:
+        raise ValueError(f"{key}: {text!r} must be a whole number from {least} to 2**32 - 1")
     return int(text)
 
 
 def _train_teachers(cfg) -> None:
-    from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
     with _user_errors():
-        _, task, algorithm = _task_and_algorithm(cfg)
-        if not isinstance(algorithm, MktConfig):
-            raise ValueError("algorithm: teachers are trained for algorithm=mkt")
+        _, task, algorithm = _task_and_algorithm(cfg, for_teachers=True)
     with _stops("continue with the same command"):
         ensure_teachers(algorithm, task, _console())
     _list_teachers(algorithm.teacher_store)

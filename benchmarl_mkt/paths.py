@@ -21,3 +21,16 @@ def default_store_path() -> Path:
         return Path(configured).expanduser().resolve()
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     return cache / "benchmarl_mkt" / "teachers"
+
+
+def check_writable(label: str, folder: Path) -> None:
+    """Check that ``folder`` can be written to, or made, without touching it.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    folder = folder.expanduser().absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "no permission" if there.is_dir() else f"{there} is a file"
+        raise ValueError(f"{label}: cannot write to {folder} ({reason}); choose another folder")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 
 import benchmarl_mkt
+from benchmarl_mkt.cli import main
 from tests.helpers import PUSH, SPEAKER, TINY, task_set
 from tests.toys import register_toys
 
@@ -32,6 +35,27 @@ def own_store(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("BENCHMARL_MKT_STORE", str(store))
     torch.manual_seed(0)
     return store
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Call the command in this process: status, standard output, standard error."""
+
+    def call(*arguments: str):
+        monkeypatch.setattr(sys, "argv", ["benchmarl"])
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        status = 0
+        try:
+            main(list(arguments))
+        except SystemExit as exit_:
+            status = exit_.code
+        finally:
+            GlobalHydra.instance().clear()
+        out, error = capsys.readouterr()
+        return status, out, error
+
+    return call
 
 
 @dataclass

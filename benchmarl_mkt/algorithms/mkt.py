@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
@@ -253,8 +254,12 @@ def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:
     check_named(config.teachers, list(sizes))
 
 
-def check_experiment(config: ExperimentConfig) -> None:
+def check_experiment(config: ExperimentConfig, name: str = "experiment") -> None:
     """Check that the learner honours the experiment's settings.
+
+    Args:
+        config: the settings.
+        name: what their keys are called in messages.
 
     Raises:
         ValueError: if it would have to ignore one.
@@ -266,10 +271,18 @@ def check_experiment(config: ExperimentConfig) -> None:
     }
     for key, (value, why) in required.items():
         if getattr(config, key) is not value:
-            raise ValueError(f"experiment.{key}: must be {value} with algorithm=mkt: {why}")
+            raise ValueError(f"{name}.{key}: must be {value} with algorithm=mkt: {why}")
+    frames, batch = config.collected_frames_per_batch(False), config.train_batch_size(False)
+    length = -(-frames // config.n_envs_per_worker(False))
+    if batch % length:
+        raise ValueError(
+            f"{name}.off_policy_train_batch_size: {batch} frames are no whole number of "
+            f"segments of {length} (frames per batch / environments); choose a multiple, such as "
+            f"{-(-batch // length) * length}"
+        )
     if config.buffer_device == "disk":
         raise ValueError(
-            "experiment.buffer_device: disk is not supported with algorithm=mkt; use cpu or cuda"
+            f"{name}.buffer_device: disk is not supported with algorithm=mkt; use cpu or cuda"
         )
 
 
@@ -277,6 +290,16 @@ def _is_positive(value: Any) -> bool:
     """Tell whether ``value`` is a finite number above zero."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and 0 < value < float("inf")
+
+
+def _named_teachers(teachers: Any) -> dict[str, str]:
+    """Check the folders that the configuration names; null is none."""
+    named = {} if teachers is None else teachers
+    if not isinstance(named, Mapping) or not all(
+        isinstance(name, str) and isinstance(folder, str | Path) for name, folder in named.items()
+    ):
+        raise ValueError(f"algorithm.teachers: {teachers!r} must be null or {{task: folder}}")
+    return dict(named)
 
 
 @dataclass
@@ -308,7 +331,7 @@ class MktConfig(AlgorithmConfig):
     teacher_seed: int = 0
 
     def __post_init__(self) -> None:
-        self.teachers = dict(self.teachers or {})
+        self.teachers = _named_teachers(self.teachers)
         if self.mixer not in MIXERS:
             raise ValueError(f"algorithm.mixer: {self.mixer!r} must be one of {MIXERS}")
         if self.update not in UPDATES:
@@ -322,6 +345,8 @@ class MktConfig(AlgorithmConfig):
             raise ValueError(
                 f"algorithm.temperature: {self.temperature!r} must be auto or a number > 0"
             )
+        if not 0 <= self.teacher_seed < 2**32:
+            raise ValueError(f"algorithm.teacher_seed: {self.teacher_seed} must be 0 to 2**32 - 1")
         self.teacher_algorithm = dict(self.teacher_algorithm or {})
         if self.teacher_algorithm:
             self.teacher_config()

@@ -143,6 +143,11 @@ class MpeClass(DiscreteTaskClass):
         device: DEVICE_TYPING,
     ) -> Callable[[], EnvBase]:
         scenario, config = self.name.lower(), dict(self.config)
+        cycles = config.get("max_cycles", 1)
+        if type(cycles) is not int or cycles < 1:
+            raise ValueError(
+                f"task.max_cycles: {cycles!r} must be an integer of at least 1 (mpe/{scenario})"
+            )
         return lambda: MpeEnv(scenario, num_envs, seed=seed, device=device, **config)
 
     def max_steps(self, env: EnvBase) -> int:

@@ -236,6 +236,8 @@ def parse_tasks(entries: Sequence[Any]) -> list[TeamConfig]:
 
 
 def _parse_entry(entry: Any) -> TeamConfig:
+    if not isinstance(entry, str | Mapping):
+        raise ValueError(f"tasks: the entry {entry!r} must be a task's name or a mapping with task")
     entry = {"task": entry} if isinstance(entry, str) else dict(entry)
     unknown = set(entry) - {"task", "name", "config", "opponents"}
     if unknown or not isinstance(entry.get("task"), str):
@@ -250,6 +252,9 @@ def _parse_entry(entry: Any) -> TeamConfig:
             f"tasks: unknown task '{task}'; did you mean one of {close}? "
             f"({len(registry)} tasks are registered)"
         )
+    for key in ("config", "opponents"):
+        if not isinstance(entry.get(key) or {}, Mapping):
+            raise ValueError(f"tasks: {key} of {task} must be a mapping, got {entry[key]!r}")
     team = TeamConfig(
         task=task,
         name=str(entry.get("name") or task.split("/")[-1]),

@@ -227,6 +227,8 @@ def trunk_config(trunk: Mapping[str, Any]) -> ModelConfig:
     Raises:
         ValueError: if the name is not one of mlp, gru, lstm, or a field is unknown.
     """
+    if not isinstance(trunk, Mapping):
+        raise ValueError(f"model.trunk: {trunk!r} must be a mapping with name, one of {TRUNKS}")
     name = trunk.get("name")
     if name not in TRUNKS:
         raise ValueError(f"model.trunk.name: {name!r} must be one of {TRUNKS}")
@@ -257,8 +259,9 @@ class MultiTaskModelConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         for name in ("embedding_size", "feature_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name}: {getattr(self, name)} must be at least 1")
+            size = getattr(self, name)
+            if type(size) is not int or size < 1:
+                raise ValueError(f"model.{name}: {size!r} must be an integer of at least 1")
         trunk_config(self.trunk)
 
     @staticmethod

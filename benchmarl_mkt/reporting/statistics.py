@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 REPLICATIONS = 20_000  # of one number; CURVE_REPLICATIONS of a whole curve
 CURVE_REPLICATIONS = 2000
@@ -31,6 +30,8 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     mean = float(values.mean())
     if values.size < 2:
         return Interval(mean, mean, mean)
+    from scipy import stats  # here: half of a second that most commands do not need
+
     half = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, values.size - 1)
     return Interval(mean, float(mean - half), float(mean + half))
 
@@ -59,6 +60,8 @@ def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
     A quarter of the ``n`` values, rounded down, is cut at either end (Agarwal et al. 2021,
     https://arxiv.org/abs/2108.13264, section 4.3).
     """
+    from scipy import stats
+
     return stats.trim_mean(scores, 0.25, axis=axis)
 
 

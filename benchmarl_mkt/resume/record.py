@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -85,11 +86,28 @@ def read_run(folder: Path) -> RunRecord:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+        _check_harmless(content)
         return RunRecord(**content)
     except FileNotFoundError as error:
         raise ValueError(f"resume: there is no run in {folder} (no {RECORD})") from error
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"resume: {path} is damaged: {error}; use another folder") from error
+
+
+def _check_harmless(content: Mapping[str, Any]) -> None:
+    """Refuse a record that would write elsewhere, or have Hydra call what it names.
+
+    A run's own overrides never set Hydra; ``hydra.callbacks`` and its like name code to run.
+    """
+    for name in (content["name"], *content["hydra"]):
+        if name != Path(name).name or name in ("", ".", ".."):
+            raise ValueError(f"{name!r} is no name of a file or folder")
+    for override in content["overrides"]:
+        key, _, value = override.lstrip("+~").partition("=")
+        if re.split(r"[./@:]", key)[0].strip() == "hydra" or "hydra" in key.partition("@")[2]:
+            raise ValueError(f"the override {override!r} sets Hydra")
+        if "." not in key and ".." in value:
+            raise ValueError(f"the override {override!r} leaves the configuration's folders")
 
 
 def _write(folder: Path, record: RunRecord) -> None:

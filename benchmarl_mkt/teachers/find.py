@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from benchmarl.experiment import ExperimentConfig
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments import MultiTaskClass
@@ -41,17 +43,24 @@ def experiment_preset(name: str) -> ExperimentConfig:
         name: a file of ``conf/experiment`` without its ending, or a path to a YAML file.
 
     Raises:
-        ValueError: if there is no such file.
+        ValueError: if there is no such file, it is no mapping of YAML, or a key or type is wrong.
     """
-    config = ExperimentConfig.get_from_yaml()
+    config, schema = ExperimentConfig.get_from_yaml(), OmegaConf.structured(ExperimentConfig)
     for key, value in _read_preset(name).items():
         if not hasattr(config, key):
             raise ValueError(f"algorithm.teacher_experiment: {name} has an unknown key '{key}'")
-        setattr(config, key, value)
+        try:
+            schema[key] = value
+            typed = OmegaConf.to_container(schema)[key]
+        except OmegaConfBaseException as error:
+            raise ValueError(
+                f"algorithm.teacher_experiment: {name}: {key}: {str(error).splitlines()[0]}"
+            ) from error
+        setattr(config, key, value if typed == value else typed)  # YAML reads 1e-3 as a text
     return config
 
 
-def _read_preset(name: str) -> dict[str, Any]:
+def _read_preset(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A preset's values over those of the presets in its ``defaults`` list."""
     folder = conf_path() / "experiment"
     path = folder / f"{name}.yaml"
@@ -61,12 +70,30 @@ def _read_preset(name: str) -> dict[str, Any]:
         raise ValueError(
             f"algorithm.teacher_experiment: no preset '{name}'; use one of {known} or a YAML file"
         )
-    values = yaml.safe_load(path.read_text()) or {}
+    values = _read_mapping(path)
     merged: dict[str, Any] = {}
-    for base in values.pop("defaults", []):
+    bases = values.pop("defaults", [])
+    if path in above or not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
+        raise ValueError(
+            f"algorithm.teacher_experiment: {path}: defaults must be a list of other presets"
+        )
+    for base in bases:
         if base not in ("_self_", "base_experiment", "experiment_config"):
-            merged.update(_read_preset(base))
+            merged.update(_read_preset(base, (*above, path)))
     return {**merged, **values}
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"algorithm.teacher_experiment: cannot read {path} ({reason:.200})"
+        ) from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ValueError(f"algorithm.teacher_experiment: {path} must hold keys and values")
+    return values
 
 
 def teacher_experiment(config: MktConfig) -> ExperimentConfig:
@@ -171,14 +198,14 @@ def present_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> d
         ValueError: if a named teacher is of no task in the set, or one is damaged or unfit.
     """
     check_named(config.teachers, [team.name for team in task.team_configs])
-    store, paths = TeacherStore(config.teacher_store), dict(config.teachers)
-    for name, recipe in _unnamed_recipes(config, task).items():
-        if store.path(recipe).exists():
-            paths[name] = store.path(recipe)
+    store, recipes = TeacherStore(config.teacher_store), _unnamed_recipes(config, task)
+    stored = {name: store.path(recipe) for name, recipe in recipes.items() if recipe in store}
     tasks = {team.name: team.task for team in task.team_configs}
     return {
-        name: load_teacher(path, team_specs(env, name), tasks[name]).to(env.device)
-        for name, path in paths.items()
+        name: load_teacher(path, team_specs(env, name), tasks[name], recipes.get(name)).to(
+            env.device
+        )
+        for name, path in {**config.teachers, **stored}.items()
     }
 
 

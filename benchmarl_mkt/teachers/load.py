@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,23 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 from torchrl.data import Categorical, Composite, Unbounded
 
+from benchmarl_mkt.environments import MultiTaskConfig
 from benchmarl_mkt.serialisation import model_from_dict
-from benchmarl_mkt.teachers.store import FORMAT, METADATA, WEIGHTS, TeacherSpecs, sha256
+from benchmarl_mkt.teachers.store import (
+    FORMAT,
+    METADATA,
+    WEIGHTS,
+    Recipe,
+    TeacherSpecs,
+    checksum,
+    sha256,
+)
 
 KINDS = ("values", "logits")
+_DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, OSError),
+    *(RuntimeError, OverflowError, MemoryError, SafetensorError),
+)
 
 
 class Teacher(nn.Module):
@@ -98,7 +112,10 @@ def build_model(
 
 
 def load_teacher(
-    path: str | Path, specs: TeacherSpecs | None = None, task: str | None = None
+    path: str | Path,
+    specs: TeacherSpecs | None = None,
+    task: str | None = None,
+    recipe: Recipe | None = None,
 ) -> Teacher:
     """Load a teacher's folder.
 
@@ -106,27 +123,37 @@ def load_teacher(
         path: the folder with ``teacher.json`` and ``weights.safetensors``.
         specs: sizes of the task to teach; None skips that check.
         task: name of the task to teach, such as ``mpe/simple_push``; None skips that check.
+        recipe: what the teacher must have been trained from; None skips that check.
 
     Raises:
         ValueError: if the folder is not a teacher, is damaged, or does not fit the task.
     """
     path = Path(path).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"teachers: there is no teacher in {path} (no such folder)")
     if not (path / METADATA).is_file():
-        raise ValueError(f"teachers: there is no teacher in {path} (no {METADATA})")
+        raise ValueError(
+            f"teachers: there is no teacher in {path} (no {METADATA}); remove the folder, or name "
+            "another"
+        )
     try:
         metadata = json.loads((path / METADATA).read_text())
         if metadata["format"] != FORMAT:
             raise ValueError(f"its format is {metadata['format']!r}, this version reads {FORMAT!r}")
-        if sha256(path / WEIGHTS) != metadata["checksum"]:
-            raise ValueError("its weights do not match their checksum")
+        # The second is what the first version wrote: the weights alone.
+        sums = checksum(path / WEIGHTS, metadata), sha256(path / WEIGHTS)
+        if metadata["checksum"] not in sums:
+            raise ValueError("its content does not match its checksum")
+        if recipe is not None and Recipe(**metadata["recipe"]).digest != recipe.digest:
+            raise ValueError("it was trained from another recipe than its address says")
         if metadata["kind"] not in KINDS:
             raise ValueError(f"its kind is {metadata['kind']!r}, not one of {KINDS}")
-        own, taught = TeacherSpecs(**metadata["specs"]), metadata["task"]["tasks"][0]["task"]
+        own, taught = TeacherSpecs(**metadata["specs"]), _task_of(metadata["task"])
         model = build_model(metadata["model"], own, metadata["kind"], metadata["share_params"])
         sizes = {k: v for k, v in model.state_dict().items() if not isinstance(v, Tensor)}
         model.load_state_dict({**sizes, **load_file(path / WEIGHTS)})
-        float(metadata["temperature"])
-    except (ValueError, LookupError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+        _check_numbers(metadata)
+    except _DAMAGE as error:
         raise ValueError(
             f"teachers: {path} is damaged or no teacher: {error}; remove the folder and train it "
             "again"
@@ -136,6 +163,25 @@ def load_teacher(
     if task is not None and taught != task:
         raise ValueError(f"teachers: {path} was trained on {taught}, but the task is {task}")
     return Teacher(model, metadata, path)
+
+
+def _task_of(config: Any) -> str:
+    """The one task in the configuration of a task set, as :class:`MultiTaskClass` has it."""
+    (team,) = config["tasks"]
+    if set(config) != set(MultiTaskConfig.__dataclass_fields__) or not isinstance(
+        team["task"], str
+    ):
+        raise ValueError(f"its task is {config!r:.80}")
+    return team["task"]
+
+
+def _check_numbers(metadata: dict[str, Any]) -> None:
+    """Check what is shown and used of a teacher besides its weights."""
+    if not 0 < float(metadata["temperature"]) < inf:
+        raise ValueError(f"its temperature is {metadata['temperature']!r}")
+    numbers = [metadata[who][key] for who in ("score", "random") for key in ("mean", "low", "high")]
+    if not all(isfinite(float(number)) for number in [*numbers, metadata["frames"]]):
+        raise ValueError("its scores are no numbers")
 
 
 def calibrated_temperature(values: Tensor, mask: Tensor, kind: str) -> float:

@@ -1,7 +1,8 @@
 """The teacher store: one folder per teacher, addressed by what it was trained from.
 
 A folder holds ``teacher.json`` (task, specs, training configuration, score, versions, checksum)
-and ``weights.safetensors``. It appears by one rename, so it is complete or absent.
+and ``weights.safetensors``. It appears by one rename, so it is complete or absent. The checksum is
+over both files. A damaged folder is named and stays: nothing here deletes what is in the store.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class TeacherStore:
         return self.root / recipe.key
 
     def __contains__(self, recipe: Recipe) -> bool:
-        return (self.path(recipe) / METADATA).is_file()
+        return self.path(recipe).exists()  # damaged or not: who loads it says so
 
     @contextlib.contextmanager
     def lock(self, recipe: Recipe) -> Iterator[None]:
@@ -104,8 +105,8 @@ class TeacherStore:
         return write_teacher(self.path(recipe), weights, {**metadata, "recipe": asdict(recipe)})
 
     def entries(self) -> list[Path]:
-        """Return the folders of all teachers, sorted."""
-        return sorted(path.parent for path in self.root.glob(f"*/{METADATA}"))
+        """Return the folders of all teachers, damaged ones too, sorted."""
+        return sorted(path for path in self.root.glob("[!.]*") if path.is_dir())
 
 
 def write_teacher(path: Path, weights: Mapping[str, Tensor], metadata: Mapping) -> Path:
@@ -119,19 +120,35 @@ def write_teacher(path: Path, weights: Mapping[str, Tensor], metadata: Mapping) 
             if isinstance(value, Tensor)
         }
         save_file(tensors, temporary / WEIGHTS)
-        content = {**metadata, "format": FORMAT, "checksum": sha256(temporary / WEIGHTS)}
+        content = json.loads(json.dumps({**metadata, "format": FORMAT}))
+        content["checksum"] = checksum(temporary / WEIGHTS, content)
         (temporary / METADATA).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        for file in (temporary / WEIGHTS, temporary / METADATA):
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        for written in (temporary / WEIGHTS, temporary / METADATA, temporary):
+            _to_disk(written)
         try:
             temporary.rename(path)
         except OSError:
             if not (path / METADATA).is_file():  # else somebody was first: theirs is the same
                 raise
+        _to_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def checksum(weights: Path, metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the weights' file and all other metadata, as hexadecimal digits."""
+    content = {key: value for key, value in metadata.items() if key != "checksum"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(sha256(weights).encode() + text.encode()).hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path) -> str:
