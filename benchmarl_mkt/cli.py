@@ -165,12 +165,13 @@ def _run(cfg) -> None:
             run_name = _run_name(cfg, task, algorithm)
             opened = open_run(folder, list(hydra.overrides.task), config, run_name)
             record = stack.enter_context(opened)
+        results = Path(cfg.experiment.save_folder or folder) / record.name
         if record.finished:
             console.print(f"Finished already: {folder}", soft_wrap=True)
-            return
-        experiment = _train(cfg, name, task, algorithm, folder / record.name, console)
-        record.finish(folder)
-        resume.forget(experiment)
+        else:
+            _train(cfg, name, task, algorithm, results, console)
+            record.finish(folder)
+        resume.forget(results)
 
 
 def _run_name(cfg, task, algorithm) -> str:
@@ -183,7 +184,7 @@ def _run_name(cfg, task, algorithm) -> str:
     return generate_exp_name(f"{algorithm_name}_{task.name.lower()}_{model}", "")
 
 
-def _train(cfg, name: str, task, algorithm, folder: Path, console):
+def _train(cfg, name: str, task, algorithm, folder: Path, console) -> None:
     """Train missing teachers and run the experiment, from where it was stopped; then report."""
     from benchmarl.hydra_config import load_experiment_from_hydra
 
@@ -215,7 +216,6 @@ def _train(cfg, name: str, task, algorithm, folder: Path, console):
         with best.in_use():
             team = export_team(experiment, Path(experiment.folder_name) / FOLDER)
         console.print(f"Team of the best checkpoint: {team}", soft_wrap=True)
-    return experiment
 
 
 def _labels(name: str, task) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from typing import Any
 
@@ -50,7 +51,7 @@ class GuardCallback(Callback):
         terms = getattr(self.experiment.losses[group], "last_terms", {})
         for task, values in terms.items():
             for name, value in values.items():
-                if not torch.isfinite(value):
+                if not math.isfinite(value):
                     raise self._error(f"{name} of task '{task}'")
 
     def on_train_end(self, training_td: TensorDictBase, group: str) -> None:

@@ -9,6 +9,7 @@ seeded and reset instead wherever a checkpoint may be, in an uninterrupted run t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import time
@@ -126,15 +127,15 @@ class ResumeCallback(Callback):
                 "exact, its replay buffer starts empty"
             )
         found = latest_checkpoint(self.folder)
-        if found is None:
-            return
-        try:
-            self.experiment.load_state_dict(found.state)
-        except (LookupError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"checkpoint {found.path} does not fit this experiment: {error}"
-            ) from error
-        self.last_saved = found.path
+        if found is not None:
+            try:
+                self.experiment.load_state_dict(found.state)
+            except (LookupError, RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"checkpoint {found.path} does not fit this experiment: {error}"
+                ) from error
+            self.last_saved = found.path
+        rewind(self.experiment)
 
     def save(self) -> None:
         """Write a checkpoint of this moment, which must be between two iterations.
@@ -150,8 +151,9 @@ class ResumeCallback(Callback):
         self._cost = self._started - began
 
     def begin(self) -> None:
-        """Make the run's files those of the iterations done, before the first new one."""
-        rewind(self.experiment)
+        """Prepare the first iteration, perhaps of a run that BenchMARL has reloaded."""
+        if not self.saves:
+            rewind(self.experiment)
         self._started = time.monotonic()
 
     def between(self, exact: bool) -> None:
@@ -270,7 +272,12 @@ def _seed_environment(env: EnvBase, seed: int) -> None:
     try:
         env.set_seed(seed)
     except NotImplementedError:
-        logger.warning("%s takes no seeds: its episodes cannot be repeated", type(env).__name__)
+        _warn_of_seeds(type(env).__name__)
+
+
+@functools.cache
+def _warn_of_seeds(environment: str) -> None:
+    logger.warning("%s takes no seeds: a resumed run will not be exact", environment)
 
 
 def _ends_all_episodes(batch: TensorDictBase) -> bool:

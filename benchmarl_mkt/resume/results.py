@@ -33,18 +33,18 @@ class AtomicJsonWriter(JsonWriter):
             self.path.unlink(missing_ok=True)
             self.path = path
 
-    def restore(self, run_data: dict[str, Any]) -> None:
-        """Go back to the evaluations ``run_data``, in memory and in the file."""
-        self.run_data.clear()
-        self.run_data.update(run_data)
+    def rewrite(self) -> None:
+        """Write the evaluations in memory."""
         write_atomically(self.path, json.dumps(self.data, indent=4).encode())
 
 
 def rewind(experiment: Experiment) -> None:
-    """Cut the CSV files back to the iterations that the experiment has done.
+    """Cut an experiment's result files back to the iterations that it has done.
 
     Lines of later iterations, and an unfinished last line, are of a process that was killed.
     """
+    if experiment.n_iters_performed and experiment.logger.json_writer is not None:
+        experiment.logger.json_writer.rewrite()
     done = experiment.n_iters_performed
     for path in Path(experiment.folder_name).rglob(".*.tmp"):
         path.unlink()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import traceback
+from pathlib import Path
 
 from benchmarl.experiment import Experiment
 
 from benchmarl_mkt.guards import TrainingError, environment_error
 from benchmarl_mkt.resume import signals
-from benchmarl_mkt.resume.callback import ResumeCallback
+from benchmarl_mkt.resume.callback import FOLDER, ResumeCallback
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +33,9 @@ def run(experiment: Experiment) -> None:
     if experiment.n_iters_performed:
         last = experiment.config.get_max_n_iters(experiment.on_policy)
         logger.info("continuing after iteration %d of %d", experiment.n_iters_performed, last)
+    answers = not experiment.config.collect_with_grad  # else there is no collector to do so
     try:
-        with signals.deferred():
+        with signals.deferred() if answers else contextlib.nullcontext():
             experiment.run()
     except signals.Stopped as stopped:
         experiment.close()
@@ -68,6 +71,6 @@ def resume_callback(experiment: Experiment) -> ResumeCallback:
     return next(c for c in experiment.callbacks if isinstance(c, ResumeCallback))
 
 
-def forget(experiment: Experiment) -> None:
-    """Remove the checkpoints of a run that is finished."""
-    shutil.rmtree(resume_callback(experiment).folder, ignore_errors=True)
+def forget(folder: Path) -> None:
+    """Remove the checkpoints of a finished experiment in ``folder``."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)

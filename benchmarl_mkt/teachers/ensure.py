@@ -19,7 +19,8 @@ from benchmarl_mkt.quiet import quiet
 from benchmarl_mkt.resume.signals import Stopped, obey_parent
 from benchmarl_mkt.teachers.find import missing_teachers
 from benchmarl_mkt.teachers.load import load_teacher
-from benchmarl_mkt.teachers.train import train_teacher
+from benchmarl_mkt.teachers.store import TeacherStore
+from benchmarl_mkt.teachers.train import remove_leftovers, train_teacher
 
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
@@ -39,6 +40,7 @@ def ensure_teachers(
         console: where progress is shown.
         workers: processes at once; by default one per core.
     """
+    remove_leftovers(TeacherStore(config.teacher_store))
     names = list(missing_teachers(config, task))
     if not names:
         return

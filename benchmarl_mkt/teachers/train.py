@@ -31,7 +31,7 @@ from benchmarl_mkt.teachers.find import (
     team_specs,
 )
 from benchmarl_mkt.teachers.load import Teacher, calibrated_temperature
-from benchmarl_mkt.teachers.store import Recipe, TeacherStore, write_teacher
+from benchmarl_mkt.teachers.store import METADATA, Recipe, TeacherStore, write_teacher
 
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
@@ -82,9 +82,16 @@ def train_teacher(
         if recipe not in store:
             folder.mkdir(exist_ok=True)
             _train(config, task.single(name), store, recipe, folder, progress)
-        for left in store.root.glob(f".{recipe.key}.*/"):  # of this or a killed process
-            shutil.rmtree(left, ignore_errors=True)
+        remove_leftovers(store)
         return store.path(recipe)
+
+
+def remove_leftovers(store: TeacherStore) -> None:
+    """Remove what the trainings of teachers that are in the store have left there, if killed."""
+    for folder in store.root.glob(".*.*/"):
+        key = folder.name.removeprefix(".").partition(".")[0]
+        if (store.root / key / METADATA).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _train(

@@ -88,9 +88,12 @@ def test_killed_stopped_resumed_and_finished(cli, job, tmp_path, own_store):  # 
     steps = [int(line.split(",")[0]) for line in table.read_text().splitlines()]
     assert steps == list(range(80))
 
+    (results,) = tmp_path.glob("run/mkt_*/")
+    (results / "resume").mkdir()  # as if killed at the very end
     for arguments in (["resume", str(tmp_path / "run")], ["run", *job]):
         status, out, _ = cli(*arguments)
         assert (status, out) == (0, f"Finished already: {tmp_path}/run\n")
+        assert not (results / "resume").exists()
     before = (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()
     status, _, error = cli("run", *job, "seed=1")
     assert status == 2
@@ -111,7 +114,7 @@ def test_a_killed_teachers_process_is_one_line(job, tmp_path, own_store):
         "error: a process that trained a teacher was killed; continue with the same command"
     ]
     assert "Traceback" not in error
-    assert not processes(command.pid)
+    wait_for(lambda: not processes(command.pid), 60)
 
 
 def test_resume_needs_a_run(cli, tmp_path):  # noqa: F811

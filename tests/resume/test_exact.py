@@ -9,10 +9,12 @@ import pytest
 import torch
 from benchmarl.algorithms import MappoConfig, QmixConfig
 from benchmarl.experiment import Experiment
+from rich.console import Console
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.resume.signals import Stopped, stop_signals
 from benchmarl_mkt.teachers import train_teacher
+from benchmarl_mkt.teachers.ensure import ensure_teachers
 from tests.conftest import write_tiny_experiment
 from tests.helpers import PUSH, SPEAKER, task_set
 from tests.resume.training import (
@@ -149,10 +151,12 @@ def test_a_teacher_is_killed_and_its_files_are_the_same(tmp_path):
         seen = []
         train_teacher(configs[1], task, "simple_push", lambda *news: seen.append(news[0]))
     assert seen == [350, 400]
+    (stores[1] / f".{next(stores[1].glob('mpe*')).name}.training").mkdir()
+    ensure_teachers(configs[1], task, Console())  # nothing to train, but to tidy up
     files = [
-        {p.relative_to(s): p.read_bytes() for p in s.rglob("*") if p.is_file()} for s in stores
+        {p.relative_to(s): p.is_file() and p.read_bytes() for p in s.rglob("*")} for s in stores
     ]
-    assert len(files[0]) == 3  # weights, description, lock
+    assert len(files[0]) == 4  # folder, weights, description, lock
     assert files[0] == files[1]
 
 
