@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import write_tiny_experiment
 from tests.helpers import hydra_overrides
-from tests.test_cli import CUSTOM, SHORT, cli  # noqa: F401  (a fixture)
+from tests.test_cli import CUSTOM, SHORT
 
 LONG = {"max_n_frames": 4000, "evaluation_interval": 500}  # 80 iterations
 
@@ -63,7 +63,7 @@ def wait_for(condition, seconds: float = 120.0) -> None:
         time.sleep(0.05)
 
 
-def test_killed_stopped_resumed_and_finished(cli, job, tmp_path, own_store):  # noqa: F811
+def test_killed_stopped_resumed_and_finished(cli, job, tmp_path, own_store):
     killed = start("run", *job)
     wait_for(lambda: list(own_store.glob(".*.training/run/resume/0*.safetensors")))
     assert len(processes(killed.pid)) > 2
@@ -117,20 +117,20 @@ def test_a_killed_teachers_process_is_one_line(job, tmp_path, own_store):
     wait_for(lambda: not processes(command.pid), 60)
 
 
-def test_resume_needs_a_run(cli, tmp_path):  # noqa: F811
+def test_resume_needs_a_run(cli, tmp_path):
     status, _, error = cli("resume", str(tmp_path))
     assert (status, error) == (2, f"error: resume: there is no run in {tmp_path} (no run.json)\n")
 
 
 @pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
-def test_a_folder_that_cannot_be_written(key, cli, tmp_path):  # noqa: F811
+def test_a_folder_that_cannot_be_written(key, cli, tmp_path):
     (tmp_path / "file").write_text("")
     status, _, error = cli("run", *CUSTOM, SHORT, f"{key}={tmp_path}/file/run")
     expected = f"error: {key}: {tmp_path}/file is no folder that can be written to\n"
     assert (status, error) == (2, expected)
 
 
-def test_a_store_that_cannot_be_written(cli, job, tmp_path, monkeypatch):  # noqa: F811
+def test_a_store_that_cannot_be_written(cli, job, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BENCHMARL_MKT_STORE", str(tmp_path / "file"))
     status, _, error = cli("run", *job)
