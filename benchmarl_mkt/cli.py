@@ -105,7 +105,7 @@ def _user_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {' '.join(str(error).splitlines())}\n")
         sys.exit(2)
 
 

@@ -89,8 +89,8 @@ def test_the_version_is_a_version():
         ([], "usage: benchmarl evaluate checkpoint=FOLDER"),
         (["somewhere"], "usage: benchmarl evaluate checkpoint=FOLDER"),
         (["checkpoint=x", "episode=3"], "usage: benchmarl evaluate checkpoint=FOLDER"),
-        (["checkpoint=x", "episodes=0"], "episodes: '0' must be a whole number of at least 1"),
-        (["checkpoint=x", "seed=-1"], "seed: '-1' must be a whole number of at least 0"),
+        (["checkpoint=x", "episodes=0"], "episodes: '0' must be a whole number from 1 to"),
+        (["checkpoint=x", "seed=-1"], "seed: '-1' must be a whole number from 0 to"),
         (["checkpoint=/nowhere"], "checkpoint: no team in /nowhere"),
     ],
 )

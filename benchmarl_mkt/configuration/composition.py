@@ -124,7 +124,8 @@ def check_classes(cfg: DictConfig) -> None:
     Raises:
         ValueError: if one is neither of torch.nn nor of torch_geometric.nn.
     """
-    for key, value in _leaves(OmegaConf.to_container(cfg, resolve=True)):
+    content = {key: cfg[key] for key in KEYS}
+    for key, value in _leaves(OmegaConf.to_container(OmegaConf.create(content), resolve=True)):
         if key.endswith("class") and value is not None and not _LAYER.fullmatch(str(value)):
             raise ValueError(f"{key}: {value!r} must be a class of torch.nn")
 

@@ -99,6 +99,9 @@ def _check_harmless(content: Mapping[str, Any]) -> None:
 
     A run's own overrides never set Hydra; ``hydra.callbacks`` and its like name code to run.
     """
+    texts = (content["name"], *content["hydra"], *content["overrides"])
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("name, hydra and overrides must be texts")
     for name in (content["name"], *content["hydra"]):
         if name != Path(name).name or name in ("", ".", ".."):
             raise ValueError(f"{name!r} is no name of a file or folder")

@@ -1,12 +1,11 @@
 """Damage in the store: every entry is whole or refused by name, and nothing is deleted."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
+import time
 from dataclasses import replace
 
 import pytest
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from benchmarl_mkt.teachers import TeacherStore, load_teacher
 from benchmarl_mkt.teachers.find import missing_teachers, present_teachers
 from benchmarl_mkt.teachers.store import METADATA, WEIGHTS, checksum, sha256
-from tests.helpers import REPOSITORY
 from tests.teachers.test_store import RECIPE, WEIGHT
 
 FILES = (METADATA, WEIGHTS)
@@ -165,34 +163,37 @@ def test_a_teacher_of_the_first_version_is_read(teachers, tmp_path):
 
 # ---- processes ----
 
-KILLED = """
-import os, signal, sys
-import torch
-from benchmarl_mkt.teachers import store
-from tests.teachers.test_store import RECIPE, WEIGHT
 
-calls = 0
-
-def fsync(handle, original=os.fsync):
-    global calls
-    calls += 1
-    if calls == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    original(handle)
-
-os.fsync = fsync
-teachers = store.TeacherStore(sys.argv[1])
-with teachers.lock(RECIPE):
-    teachers.save(RECIPE, WEIGHT, {"kind": "values"})
-"""
+def in_a_process(work) -> int:
+    """Begin ``work()`` in a child; its process id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
 
 
 @pytest.mark.parametrize("moment", [1, 3])
 def test_killed_while_writing(tmp_path, moment):
     """The disk is asked for three times before the entry appears: no half one; the lock is free."""
     store = TeacherStore(tmp_path / "store")
-    killed = run(KILLED, str(store.root), str(moment))
-    assert killed.wait(60) == -signal.SIGKILL
+
+    def write():
+        calls, original = itertools.count(1), os.fsync
+
+        def fsync(handle):
+            if next(calls) == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            original(handle)
+
+        os.fsync = fsync
+        with store.lock(RECIPE):
+            store.save(RECIPE, WEIGHT, {"kind": "values"})
+
+    _, status = os.waitpid(in_a_process(write), 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
     assert RECIPE not in store
     assert store.entries() == []
     assert (store.root / f".{RECIPE.key}.lock").exists()  # stale
@@ -201,38 +202,23 @@ def test_killed_while_writing(tmp_path, moment):
     assert store.entries() == [path]
 
 
-HOLDS = """
-import sys, time
-from benchmarl_mkt.teachers import TeacherStore
-from tests.teachers.test_store import RECIPE
-
-with TeacherStore(sys.argv[1]).lock(RECIPE):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
 def test_a_lock_is_held_while_its_process_lives(tmp_path):
     store = TeacherStore(tmp_path / "store")
-    holder = run(HOLDS, str(store.root), stdout=subprocess.PIPE)
-    assert holder.stdout.readline().strip() == "held"
+    read, write = os.pipe()
+
+    def hold():
+        with store.lock(RECIPE):
+            os.write(write, b"held")
+            time.sleep(600)
+
+    holder = in_a_process(hold)
+    assert os.read(read, 4) == b"held"
     file = store.root / f".{RECIPE.key}.lock"
     with pytest.raises(TimeoutError), FileLock(file, timeout=0.1):
         pass
     with store.lock(replace(RECIPE, seed=1)):  # another teacher is free
         pass
-    holder.kill()
-    holder.wait(60)
-    holder.stdout.close()
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
     with store.lock(RECIPE):  # nobody has removed the file, and nobody waits for it
         assert file.exists()
-
-
-def run(script: str, *arguments: str, **options) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        text=True,
-        **options,
-    )

@@ -10,7 +10,7 @@ from benchmarl_mkt.serialisation import model_from_dict, model_to_dict
 from benchmarl_mkt.teachers import TeacherSpecs, load_teacher
 from benchmarl_mkt.teachers.find import team_specs
 from benchmarl_mkt.teachers.load import calibrated_temperature
-from benchmarl_mkt.teachers.store import METADATA, WEIGHTS
+from benchmarl_mkt.teachers.store import METADATA, WEIGHTS, checksum
 from tests.helpers import small_model
 
 
@@ -23,6 +23,7 @@ def copy_of_teacher(teachers, tmp_path):
 def edit(folder, **changes):
     content = json.loads((folder / METADATA).read_text())
     content.update(changes)
+    content["checksum"] = checksum(folder / WEIGHTS, content)
     (folder / METADATA).write_text(json.dumps(content))
 
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarl_mkt.teachers import Recipe, TeacherStore
-from benchmarl_mkt.teachers.store import FORMAT, METADATA, WEIGHTS, sha256
+from benchmarl_mkt.teachers.store import FORMAT, METADATA, WEIGHTS, checksum
 
 RECIPE = Recipe(
     task={"task": "mpe/simple_push", "config": {"max_cycles": 25}, "agent_id": True},
@@ -30,7 +30,7 @@ def test_round_trip(tmp_path):
     content = json.loads((path / METADATA).read_text())
     assert content["kind"] == "values"
     assert content["format"] == FORMAT
-    assert content["checksum"] == sha256(path / WEIGHTS)
+    assert content["checksum"] == checksum(path / WEIGHTS, content)
     assert Recipe(**content["recipe"]).digest == RECIPE.digest
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name]  # nothing left behind
 
