@@ -14,9 +14,9 @@ def standardise_rewards(rewards: Tensor, mask: Tensor | None = None, eps: float 
     """
     if mask is None:
         return (rewards - rewards.mean()) / (rewards.std(correction=0) + eps)
-    weight = mask.to(rewards.dtype)
-    count = weight.sum().clamp(min=1.0)
-    centred = (rewards - (rewards * weight).sum() / count) * weight
+    count = mask.sum().clamp(min=1)
+    centred = rewards - torch.where(mask, rewards, 0.0).sum() / count
+    centred = torch.where(mask, centred, 0.0)
     return centred / ((centred.square().sum() / count).sqrt() + eps)
 
 
@@ -54,8 +54,10 @@ def hysteretic_square(error: Tensor, hysteresis: float) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over the entries where ``mask`` is true; zero if there is none."""
+    """Mean over the entries where ``mask`` is true; zero if there is none.
+
+    What the mask hides may be anything: infinities and not-a-number do not show.
+    """
     if mask is None:
         return values.mean()
-    weight = mask.to(values.dtype)
-    return (values * weight).sum() / weight.sum().clamp(min=1.0)
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)

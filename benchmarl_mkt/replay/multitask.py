@@ -145,4 +145,6 @@ class MultiTaskReplayBuffer:
         """Restore what :meth:`state_dict` returned."""
         self._turn = int(state_dict["turn"])
         for task, buffer in self.buffers.items():
-            buffer.load_state_dict(state_dict[task])
+            buffer.empty()
+            if state_dict[task]["_storage"]["_len"]:  # TorchRL cannot load an empty storage
+                buffer.load_state_dict(state_dict[task])

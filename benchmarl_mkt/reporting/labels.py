@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from benchmarl_mkt.yaml_files import read_yaml
 
 FILE = "labels.yaml"
 
@@ -48,10 +48,9 @@ def read_labels(path: Path) -> Labels:
         ValueError: the file is missing or has another shape; the message names file and key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"--labels: cannot read {path} ({reason:.200})") from None
+        content = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"--labels: {error}") from None
     try:
         return _labels({} if content is None else content)
     except ValueError as error:

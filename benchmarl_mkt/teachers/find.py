@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from benchmarl.experiment import ExperimentConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +20,7 @@ from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.load import Teacher, load_teacher
 from benchmarl_mkt.teachers.store import Recipe, TeacherSpecs, TeacherStore, sha256
+from benchmarl_mkt.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
@@ -85,12 +85,9 @@ def _read_preset(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"algorithm.teacher_experiment: cannot read {path} ({reason:.200})"
-        ) from error
+        values = read_yaml(path) or {}
+    except ValueError as error:
+        raise ValueError(f"algorithm.teacher_experiment: {error}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"algorithm.teacher_experiment: {path} must hold keys and values")
     return values

@@ -133,8 +133,11 @@ def test_one_vmas_task_equals_the_bare_environment():
 class Model:
     """A plain Python model of one team of one copy, from the length that it sees at the start."""
 
-    def __init__(self, groups, length, terminal, masked):
-        self.groups, self.length, self.terminal, self.masked = groups, length, terminal, masked
+    def __init__(self, team, length, reward, agent_id):
+        self.groups, self.masked = team["groups"], team["masked"]
+        self.own_length, self.length = length, min(length, team["limit"])
+        self.terminal = team["terminal"] and length <= team["limit"]  # else the limit truncates it
+        self.mean, self.agent_id = reward == "mean", agent_id
         self.t = 0
         self.idle = False  # whether a whole step has passed since the end
 
@@ -142,13 +145,18 @@ class Model:
     def finished(self):
         return self.t >= self.length
 
-    def observations(self):
+    def state(self):
         longest = max(extra for _, _, extra in self.groups.values())
         return [
-            toy_observation(self.t, self.length, i, extra) + [0.0] * (longest - extra)
+            toy_observation(self.t, self.own_length, i, extra) + [0.0] * (longest - extra)
             for count, _, extra in self.groups.values()
             for i in range(count)
         ]
+
+    def observations(self):
+        rows = self.state()
+        ids = [[float(i == j) for j in range(len(rows))] for i in range(len(rows))]
+        return [row + id_ * self.agent_id for row, id_ in zip(rows, ids)]
 
     def mask(self):
         most = max(n_actions for _, n_actions, _ in self.groups.values())
@@ -170,7 +178,7 @@ class Model:
         indices = [i for count, _, _ in self.groups.values() for i in range(count)]
         earned = sum(toy_reward(self.t, a, i) for a, i in zip(actions, indices))
         self.t += 1
-        return earned
+        return earned / len(indices) if self.mean else earned
 
 
 def check_round(data, models, copy):
@@ -179,9 +187,7 @@ def check_round(data, models, copy):
         group = data[name]
         torch.testing.assert_close(group["observation"][copy], torch.tensor(model.observations()))
         assert group["action_mask"][copy].tolist() == model.mask()
-        torch.testing.assert_close(
-            data["state", name][copy], torch.tensor(model.observations()).flatten()
-        )
+        torch.testing.assert_close(data["state", name][copy], torch.tensor(model.state()).flatten())
         assert data["active", name][copy].item() is not model.finished
         for flag, expected in (
             ("done", model.finished),
@@ -197,7 +203,7 @@ def check_round(data, models, copy):
 
 
 GROUPS = st.dictionaries(
-    st.sampled_from(["red", "blue"]),
+    st.sampled_from(["red", "blue", "green"]),
     st.tuples(st.integers(1, 3), st.integers(2, 4), st.integers(0, 2)),
     min_size=1,
 )
@@ -209,20 +215,29 @@ TEAM = st.fixed_dictionaries(
         "spread": st.integers(1, 3),
         "terminal": st.booleans(),
         "masked": st.booleans(),
+        "limit": st.integers(1, 8),
     }
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(
-    teams=st.lists(TEAM, min_size=1, max_size=3),
-    copies=st.integers(1, 3),
+    teams=st.lists(TEAM, min_size=1, max_size=4),
+    copies=st.integers(1, 4),
     seed=st.integers(0, 99),
+    reward=st.sampled_from(["sum", "mean"]),
+    agent_id=st.booleans(),
+    careless=st.booleans(),
+    interrupted=st.booleans(),
 )
-def test_rounds_equal_a_plain_model(teams, copies, seed):
-    """Random groups, agents, lengths; two rounds, the second of them begun copy by copy."""
+def test_rounds_equal_a_plain_model(teams, copies, seed, reward, agent_id, careless, interrupted):
+    """Random groups, agents, lengths, limits, masks; every copy begins its rounds for itself.
+
+    ``careless`` actions may be unavailable: what is played instead is available and is recorded.
+    ``interrupted`` rounds are begun anew before they are over.
+    """
     tasks = [toy(f"team_{k}", **team) for k, team in enumerate(teams)]
-    env = make_env(*tasks, copies=copies, seed=seed, agent_id=False)
+    env = make_env(*tasks, copies=copies, seed=seed, agent_id=agent_id, reward=reward)
     generator = torch.Generator().manual_seed(seed)
     data = env.reset()
     rounds = [0] * copies
@@ -230,10 +245,10 @@ def test_rounds_equal_a_plain_model(teams, copies, seed):
     def new_models(copy):
         return {
             f"team_{k}": Model(
-                team["groups"],
+                team,
                 round(data[f"team_{k}", "observation"][copy, 0, 1].item() * 10),
-                team["terminal"],
-                team["masked"],
+                reward,
+                agent_id,
             )
             for k, team in enumerate(teams)
         }
@@ -241,30 +256,47 @@ def test_rounds_equal_a_plain_model(teams, copies, seed):
     models = [new_models(copy) for copy in range(copies)]
     for copy in range(copies):
         for k, team in enumerate(teams):
-            length = models[copy][f"team_{k}"].length
+            length = models[copy][f"team_{k}"].own_length
             assert team["length"] <= length < team["length"] + team["spread"]
-    for _ in range(30):
+    for step in range(60):
         for copy in range(copies):
             check_round(data, models[copy], copy)
-        actions = {name: random_masked(data[name, "action_mask"], generator) for name in env.teams}
-        for name, action in actions.items():
-            data.set((name, "action"), action)
-        data = env.step(data)["next"]
+        drawn = {}
+        for name in env.teams:
+            mask = data[name, "action_mask"]
+            drawn[name] = random_masked(mask | careless, generator)
+            data.set((name, "action"), drawn[name].clone())
+        masks = {name: data[name, "action_mask"].clone() for name in env.teams}
+        active = {name: data["active", name].clone() for name in env.teams}
+        data = env.step(data)
+        played = {name: data[name, "action"] for name in env.teams}
+        for name, action in played.items():
+            assert chosen(masks[name], action).all()
+            legal = chosen(masks[name], drawn[name]) & active[name]
+            assert torch.equal(action[legal], drawn[name][legal])
+        data = data["next"]
         for copy in range(copies):
             for name, model in models[copy].items():
-                earned = model.step(actions[name][copy].tolist())
+                earned = model.step(played[name][copy].tolist())
                 shown = data[name, "reward"][copy].flatten().tolist()
                 assert shown == pytest.approx([earned] * len(model.mask()))
             check_round(data, models[copy], copy)
-        over = data["done"].flatten()
-        if over.any():
-            data = env.reset(data.set("_reset", over.unsqueeze(-1)))
-            for copy in over.nonzero().flatten().tolist():
-                rounds[copy] += 1
+        begin = data["done"].flatten().clone()
+        for copy in begin.nonzero().flatten().tolist():
+            rounds[copy] += 1
+        if interrupted and step < 6:
+            begin |= torch.rand(copies, generator=generator) < 0.2
+        if begin.any():
+            data = env.reset(data.set("_reset", begin.unsqueeze(-1)))
+            for copy in begin.nonzero().flatten().tolist():
                 models[copy] = new_models(copy)
         if min(rounds) >= 2:
             break
     assert min(rounds) >= 2
+
+
+def chosen(mask: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    return mask.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 
 def test_a_finished_serial_task_is_not_stepped():

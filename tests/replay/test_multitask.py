@@ -1,9 +1,16 @@
+import itertools
+from collections import deque
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensordict import TensorDict
 
+from benchmarl_mkt.models import MultiTaskMixer, StudentNetwork
+from benchmarl_mkt.objectives import MktLoss
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
-from tests.helpers import SPEAKER, task_set
+from tests.helpers import SPEAKER, make_agents, task_set
 from tests.toys import toy
 
 TASKS = ["a", "b"]
@@ -183,3 +190,118 @@ def test_a_time_limit_bootstraps_over_available_actions_only():
     assert segment["bootstrap"].all() and segment["active"].all()
     assert not segment["terminated"].any()
     assert not segment["action_mask"][:, -1, 0, 3:].any()
+
+
+# ---- properties ----
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("extend"), st.integers(1, 6)),
+        st.tuples(st.just("sample"), st.integers(1, 4)),
+        st.tuples(st.just("save"), st.just(0)),
+    ),
+    max_size=20,
+)
+
+
+@given(
+    operations=OPERATIONS,
+    capacity=st.integers(1, 9),
+    batch_size=st.integers(1, 5),
+    update=st.sampled_from(["sequential", "joint"]),
+)
+def test_nothing_is_lost_and_nothing_invented(operations, capacity, batch_size, update):
+    """Against queues of Python, whatever the order of insertion, sampling, saving and loading."""
+    tasks = ["a", "b"]
+    buffer = MultiTaskReplayBuffer(tasks, capacity, batch_size, update)
+    queue, counter, turn = deque(maxlen=capacity), itertools.count(1), 0
+    for operation, number in operations:
+        if operation == "extend":
+            number = min(number, capacity)  # TorchRL's storage takes no more at once
+            new = [float(next(counter)) for _ in range(number)]
+            buffer.extend(numbered(*new))
+            queue.extend(new)
+        elif operation == "save":
+            state, buffer = buffer.state_dict(), None
+            buffer = MultiTaskReplayBuffer(tasks, capacity, batch_size, update)
+            buffer.load_state_dict(state)
+        elif queue:
+            for _ in range(number):
+                sample = buffer.sample()
+                dealt = tasks if update == "joint" else [tasks[turn % 2]]
+                turn += 1
+                assert list(sample.keys()) == dealt
+                for task in dealt:
+                    drawn = sample[task, "reward"].flatten().tolist()
+                    assert len(drawn) == batch_size
+                    assert {abs(value) for value in drawn} <= set(queue)
+                    assert all((value > 0) is (task == "a") for value in drawn)
+        assert len(buffer) == len(queue)
+        for task, sign in (("a", 1), ("b", -1)):
+            stored = buffer.buffers[task][:]["reward"].flatten().tolist() if queue else []
+            assert sorted(stored) == sorted(sign * value for value in queue)
+
+
+LENGTHS = st.fixed_dictionaries(
+    {
+        "length": st.integers(1, 4),
+        "spread": st.integers(1, 3),
+        "terminal": st.booleans(),
+        "masked": st.booleans(),
+        "limit": st.integers(1, 6),
+    }
+)
+
+
+@settings(max_examples=25)
+@given(
+    toys=st.lists(LENGTHS, min_size=2, max_size=2),
+    steps=st.integers(1, 9),
+    standardise=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_no_idle_step_ever_trains(toys, steps, standardise, seed):
+    """Whatever stands in the idle steps of what was sampled, loss and gradients stay the same."""
+    torch.manual_seed(seed)
+    env = task_set(*(toy(name, **config) for name, config in zip(TASKS, toys))).get_env_fun(
+        3, False, seed, "cpu"
+    )()
+    buffer = MultiTaskReplayBuffer(TASKS, capacity=6, batch_size=4, update="joint")
+    for _ in range(2):
+        batch = env.rollout(steps, break_when_any_done=False)
+        for name, team in env.teams.items():
+            shape = (*batch.batch_size, team.n_agents, team.n_actions)
+            batch[name, "teacher_values"] = torch.randn(shape)
+        buffer.extend(make_segments(batch, TASKS))
+    sizes = {n: (t.n_agents, t.observation_size, t.n_actions) for n, t in env.teams.items()}
+    states = {n: t.state_size for n, t in env.teams.items()}
+    student = StudentNetwork(make_agents(sizes), MultiTaskMixer(states, 2, 6, 4, 7))
+    loss = MktLoss(student, standardise=standardise)
+    loss.alpha.fill_(0.5)
+    sample = buffer.sample()
+    before = loss_and_gradients(loss, sample)
+    for name in TASKS:
+        segment, idle = sample[name], ~sample[name, "active"]
+        unseen = torch.nn.functional.pad(idle, (0, 1)) & torch.cat(
+            [torch.ones_like(idle[:, :1]), idle], 1
+        )  # observations that no active step begins with or leads to
+        for key, hidden, junk in (
+            ("observation", unseen, 1e3),
+            ("state", unseen, -1e3),
+            ("teacher_values", idle, 1e6),
+            ("reward", idle, -1e6),
+            ("terminated", idle, True),
+            ("bootstrap", idle, False),
+            ("action", idle, 0),
+        ):
+            segment[key][hidden] = junk
+    for expected, found in zip(before, loss_and_gradients(loss, sample), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def loss_and_gradients(loss, sample) -> list[torch.Tensor]:
+    loss.zero_grad()
+    value = loss(sample)["loss"]
+    value.backward()
+    gradients = [p.grad.clone() for p in loss.parameters() if p.grad is not None]
+    return [value.detach(), *gradients]
