@@ -90,7 +90,7 @@ def read_run(folder: Path) -> RunRecord:
         return RunRecord(**content)
     except FileNotFoundError as error:
         raise ValueError(f"resume: there is no run in {folder} (no {RECORD})") from error
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"resume: {path} is damaged: {error}; use another folder") from error
 
 
