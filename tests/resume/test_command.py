@@ -120,20 +120,3 @@ def test_a_killed_teachers_process_is_one_line(job, tmp_path, own_store):
 def test_resume_needs_a_run(cli, tmp_path):
     status, _, error = cli("resume", str(tmp_path))
     assert (status, error) == (2, f"error: resume: there is no run in {tmp_path} (no run.json)\n")
-
-
-@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
-def test_a_folder_that_cannot_be_written(key, cli, tmp_path):
-    (tmp_path / "file").write_text("")
-    status, _, error = cli("run", *CUSTOM, SHORT, f"{key}={tmp_path}/file/run")
-    expected = f"error: {key}: {tmp_path}/file is no folder that can be written to\n"
-    assert (status, error) == (2, expected)
-
-
-def test_a_store_that_cannot_be_written(cli, job, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("BENCHMARL_MKT_STORE", str(tmp_path / "file"))
-    status, _, error = cli("run", *job)
-    assert status == 1
-    (line,) = [line for line in error.splitlines() if line.startswith("error:")]
-    assert str(tmp_path / "file") in line
