@@ -1,18 +1,22 @@
 """Trainings that break stop with the task, the moment and the last good checkpoint named."""
 
+import multiprocessing
+import os
 import resource
+import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmarl.algorithms import QmixConfig
+from benchmarl.algorithms import IqlConfig, QmixConfig
+from benchmarl.experiment.callback import Callback
 from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.guards import GuardCallback, TrainingError
 from tests.helpers import PUSH, SPEAKER, task_set
 from tests.resume.training import in_process, iteration_saved, train
-from tests.toys import toy
+from tests.toys import DEFAULTS, ToyTask, toy
 
 ALONE = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
 JOINT = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0}, update="joint")
@@ -96,6 +100,30 @@ def test_an_environment_that_raises_in_an_evaluation(tmp_path):
         match=r"^playing evaluation episodes of task 'bad' failed: ConnectionError: the game has",
     ):
         train(tmp_path, breaking("error", limit=100), ALONE)  # steps of an evaluation
+
+
+class KillChild(Callback):
+    """Kills an environment's process after the first iteration."""
+
+    def __getstate__(self):
+        return {}
+
+    def on_train_end(self, training_td, group):
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+@pytest.mark.slow  # TorchRL waits for the dead process for half a minute
+def test_an_environment_whose_process_dies(tmp_path):
+    task = ToyTask.SERIAL.get_task(config={**DEFAULTS, "length": 25, "limit": 25})
+    with pytest.raises(
+        TrainingError,
+        match=r"^collecting episodes failed: RuntimeError: At least one process failed.* "
+        rf"last good checkpoint: {tmp_path}/run/resume/000000001-",
+    ):
+        train(
+            tmp_path, task, IqlConfig.get_from_yaml(), KillChild(),
+            parallel_collection=True, evaluation=False,
+        )  # fmt: skip
 
 
 def test_a_full_disk(tmp_path):

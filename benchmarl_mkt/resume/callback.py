@@ -8,6 +8,7 @@ seeded and reset instead wherever a checkpoint may be, in an uninterrupted run t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -192,6 +193,7 @@ class BoundaryCollector:
         experiment = callback.experiment
         episodes = _EPISODES_BETWEEN_CUTS * experiment.max_steps
         self._cut_every = -(-episodes // collector.frames_per_batch)  # iterations
+        self._failed = False
 
     def __iter__(self) -> Iterator[TensorDictBase]:
         batches, experiment = iter(self.collector), self.callback.experiment
@@ -202,12 +204,13 @@ class BoundaryCollector:
             self.callback.between(fresh)
             if fresh and self.callback.saves:
                 self._before = self.collector.state_dict()
-            self._seed(fresh)
             try:
+                self._seed(fresh)
                 batch = next(batches)
             except StopIteration:
                 return
             except Exception as error:
+                self._failed = True
                 if fresh and self.callback.saves:  # nothing but episodes has changed since
                     self.callback.save()
                 raise environment_error("collecting episodes", error) from error
@@ -230,12 +233,13 @@ class BoundaryCollector:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the collector's state; of one that has failed, that before the iteration."""
-        return self._before if self.collector.closed else self.collector.state_dict()
+        return self._before if self._failed else self.collector.state_dict()
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Save the end of a finished run, then shut the collector down."""
         self.callback.finish()
-        self.collector.shutdown(*args, **kwargs)
+        with contextlib.suppress(*([Exception] if self._failed else [])):
+            self.collector.shutdown(*args, **kwargs)
 
     def __getattr__(self, name: str):
         if name == "collector":
