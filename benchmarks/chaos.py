@@ -286,9 +286,11 @@ def write(jobs: list[dict[str, Any]], files: int, alone: dict[str, float], secon
         "uninterrupted_job_seconds": alone,
         "seconds": seconds,
         "versions": {p: version(p) for p in ("benchmarl", "torchrl", "tensordict", "torch")},
-        "lives": [[number, *life] for number, job in enumerate(jobs) for life in job["lives"]],
+        "lives": [],
     }
-    text = json.dumps(content, indent=1)
+    rows = [json.dumps([number, *life]) for number, job in enumerate(jobs) for life in job["lives"]]
+    listed = ",\n  ".join(rows)  # one in a line: job, phase, end, after seconds, reached
+    text = json.dumps(content, indent=1).replace("[]", f"[\n  {listed}\n ]")
     RESULTS.write_text(text + "\n")
 
 
