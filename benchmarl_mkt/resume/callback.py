@@ -31,7 +31,7 @@ from benchmarl_mkt.resume import signals
 from benchmarl_mkt.resume.checkpoint import latest_checkpoint, write_checkpoint
 from benchmarl_mkt.resume.results import AtomicJsonWriter, rewind, sync_results
 
-FOLDER = "resume"  # of a run's checkpoints
+FOLDER, _ANY = "resume", "latest"  # of a run's checkpoints; in the place of a file's name
 SAVE_EVERY = "BENCHMARL_MKT_SAVE_EVERY"
 _SECONDS = 30.0
 _SHARE = 0.01  # of the time, at most, goes into saving
@@ -252,12 +252,12 @@ def in_folder(folder: Path) -> str:
 
     It would choose a name at random otherwise, and a new process could not find its checkpoints.
     """
-    return str(Path(folder) / FOLDER / "latest")
+    return str(Path(folder) / FOLDER / _ANY)
 
 
 def names_folder(restore_file: str | None) -> bool:
     """Whether it is one of :func:`in_folder`, and not a checkpoint of BenchMARL's."""
-    return restore_file is not None and Path(restore_file).parent.name == FOLDER
+    return restore_file is not None and Path(restore_file).parts[-2:] == (FOLDER, _ANY)
 
 
 def _obstacle(experiment: Experiment) -> str | None:

@@ -12,6 +12,7 @@ from benchmarl.experiment import Experiment
 from rich.console import Console
 
 from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.resume.callback import in_folder, names_folder
 from benchmarl_mkt.resume.signals import Stopped, stop_signals
 from benchmarl_mkt.teachers import train_teacher
 from benchmarl_mkt.teachers.ensure import ensure_teachers
@@ -225,6 +226,13 @@ def test_a_checkpoint_of_another_experiment_is_refused(tmp_path):
 def test_what_cannot_be_exact_is_said_once(changes, warning, tmp_path, caplog):
     train(tmp_path / "a", task_set(PUSH), QmixConfig.get_from_yaml(), **changes)
     assert sum(warning in record.getMessage() for record in caplog.records) == 1
+
+
+def test_only_names_of_folders_are_taken_from_benchmarl(tmp_path):
+    """A checkpoint of BenchMARL's is restored by it, whatever its folder is called."""
+    assert names_folder(in_folder(tmp_path))
+    assert not names_folder(str(tmp_path / "resume" / "checkpoint_100.pt"))
+    assert not names_folder(None)
 
 
 def test_finished_runs_are_not_run_again(tmp_path):
