@@ -81,7 +81,8 @@ def raise_if_received() -> None:
 def obey_parent() -> None:
     """Make this worker process stop as by SIGTERM when its parent asks it to, or is gone.
 
-    Ctrl-C reaches all processes of a terminal: the parent answers it for its workers.
+    A process pool would report an exception and wait for more work: outside of a training the
+    process ends on the spot. Ctrl-C reaches all processes of a terminal: the parent answers it.
     """
     parent = multiprocessing.parent_process()
 
@@ -91,4 +92,10 @@ def obey_parent() -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _receive_in_worker)
+    signal.signal(signal.SIGTERM, _end_worker)
+
+
+def _end_worker(number: int, _frame: object) -> None:
+    _State.received = number
+    if not _State.deferring:
+        os._exit(128 + number)
