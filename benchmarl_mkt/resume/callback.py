@@ -133,7 +133,8 @@ class ResumeCallback(Callback):
                 self.experiment.load_state_dict(found.state)
             except (LookupError, RuntimeError, ValueError) as error:
                 raise ValueError(
-                    f"checkpoint {found.path} does not fit this experiment: {error}"
+                    f"checkpoint {found.path} does not fit this experiment: {error}; remove "
+                    f"{self.folder} to begin anew"
                 ) from error
             self.last_saved = found.path
         rewind(self.experiment)

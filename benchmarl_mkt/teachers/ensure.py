@@ -46,7 +46,7 @@ def ensure_teachers(
         return
     console.print(f"Training {len(names)} teachers: {', '.join(names)}")
     context = multiprocessing.get_context(START_METHOD)
-    news = context.Queue()
+    news, others = context.Queue(), set(multiprocessing.active_children())
     count = min(len(names), workers or len(os.sched_getaffinity(0)))
     with _bars(console) as bars, ProcessPoolExecutor(count, context, _begin, (news,)) as pool:
         rows = {name: bars.add_task(name, total=None, best="waiting") for name in names}
@@ -58,7 +58,7 @@ def ensure_teachers(
                 _finish(job, jobs[job], bars, rows)
         except BaseException:  # a signal, or a teacher's error: the others save and stop as well
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
 
