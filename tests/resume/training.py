@@ -106,7 +106,11 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
             return [f"{path}: {len(a)} and {len(b)} entries"]
         return [d for i, (x, y) in enumerate(zip(a, b)) for d in differences(x, y, f"{path}/{i}")]
     if isinstance(a, torch.Tensor):
-        same = a.dtype == b.dtype and torch.equal(a, b)
+        # By their bytes: rows of a buffer that are not in use yet may hold anything, also nan.
+        same = (a.dtype, a.shape) == (
+            b.dtype,
+            b.shape,
+        ) and a.numpy().tobytes() == b.numpy().tobytes()
     else:
         same = a == b or (a != a and b != b)
     return [] if same else [path]
