@@ -64,7 +64,7 @@ def _with_hydra(command: str, overrides: list[str], job: Callable) -> None:
     if chosen.get("algorithm", "").startswith("algorithm=mkt"):
         for group in ("model", "model@critic_model"):
             if group not in chosen:
-                overrides = [*overrides, f"{group}=multitask"]
+                overrides = [f"{group}=multitask", *overrides]  # Hydra's flags may come last
     with _user_errors():
         for key in ("hydra.run.dir", "hydra.sweep.dir"):
             check_writable(key, Path(chosen.get(key, "=.").partition("=")[2].strip("'\"")))

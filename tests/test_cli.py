@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import yaml
 
 import benchmarl_mkt
 from benchmarl_mkt.cli import USAGE
@@ -77,6 +78,12 @@ def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
     assert push.means == {who: row[who]["mean"] for who in push.means}
     assert {"random", "teacher", "student", "best"} <= set(push.means)
     assert (push.frames, push.teacher_frames, list(push.curve[0])) == (100, 100, [50, 100])
+
+
+def test_hydras_own_flags_work(cli):
+    status, out, error = cli("run", "algorithm=mkt", "task=multitask/mpe", "--cfg", "job")
+    assert (status, error) == (0, "")
+    assert yaml.safe_load(out)["model"]["name"] == "multitask"
 
 
 def test_the_version_is_a_version():

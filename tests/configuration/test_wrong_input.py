@@ -327,6 +327,10 @@ def test_damaged_teachers_stop_a_run(refused, teachers, tmp_path):
 
 COMMANDS = {
     ("dance",): "command: 'dance' is unknown; see benchmarl -h",
+    ("resume",): "command: 'resume' is unknown",
+    ("resume", "nowhere"): "resume: there is no run in",
+    ("evaluate", "checkpoint=nowhere"): "checkpoint: no team in nowhere; name the folder of one",
+    ("evaluate", "checkpoint=.", "seed=4294967296"): "seed: '4294967296' must be a whole number",
     ("teachers",): "command: 'teachers' is unknown",
     ("teachers", "list", "all"): "command: 'teachers list all' is unknown",
     ("teachers", "train"): "task: missing; name one, such as task=multitask/mpe",
@@ -368,7 +372,6 @@ PROCESSES = {
         "error: algorithm.mixr: unknown key; did you mean mixer?",
     ),
     "type": (with_set("experiment.lr=fast"), "error: experiment.lr: Value 'fast' of type 'str'"),
-    "memory": (COMBINATIONS["memory"][0], "error: experiment.off_policy_memory_size: 99 frames"),
 }
 
 
