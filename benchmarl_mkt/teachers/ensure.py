@@ -50,14 +50,15 @@ def ensure_teachers(
     count = min(len(names), workers or len(os.sched_getaffinity(0)))
     with _bars(console) as bars, ProcessPoolExecutor(count, context, _begin, (news,)) as pool:
         rows = {name: bars.add_task(name, total=None, best="waiting") for name in names}
+        jobs = {pool.submit(_work, config, task.config, name): name for name in names}
         try:
-            jobs = {pool.submit(_work, config, task.config, name): name for name in names}
             while not all(job.done() for job in jobs):
                 _show(news, bars, rows)
             for job in as_completed(jobs):
                 _finish(job, jobs[job], bars, rows)
         except BaseException:  # a signal, or a teacher's error: the others save and stop as well
-            pool.shutdown(wait=False, cancel_futures=True)
+            for job in jobs:
+                job.cancel()
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
