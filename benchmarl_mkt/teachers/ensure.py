@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.guards import TrainingError
 from benchmarl_mkt.quiet import quiet
-from benchmarl_mkt.resume.signals import Stopped, obey_parent, raise_if_received
+from benchmarl_mkt.resume.signals import Stopped, obey_parent
 from benchmarl_mkt.teachers.find import missing_teachers
 from benchmarl_mkt.teachers.load import load_teacher
 from benchmarl_mkt.teachers.store import TeacherStore
@@ -84,7 +84,6 @@ def _work(config: MktConfig, task_config: dict, name: str) -> str:
         path = train_teacher(
             config, task, name, lambda frames, total, best: _news.put((name, frames, total, best))
         )
-        raise_if_received()  # during its last iteration
     except Stopped as stopped:
         os._exit(stopped.code)  # the pool would catch it, and go on with the next teacher
     return str(path)
