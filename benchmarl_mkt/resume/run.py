@@ -47,6 +47,7 @@ def run(experiment: Experiment) -> None:
         logger.debug("where it failed", exc_info=error)
         saved = resume.last_saved or "none yet"
         raise TrainingError(f"{known}; last good checkpoint: {saved}") from error
+    signals.raise_if_received()  # in the last iteration
 
 
 def _known(error: BaseException) -> TrainingError | None:

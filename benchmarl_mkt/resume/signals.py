@@ -32,12 +32,6 @@ def _receive(number: int, _frame: object) -> None:
         raise Stopped(number)
 
 
-def _receive_in_worker(number: int, _frame: object) -> None:
-    _State.received = number
-    if not _State.deferring:
-        os._exit(128 + number)  # a pool would catch an exception, and go on with the next job
-
-
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
     """Turn SIGTERM and Ctrl-C into :class:`Stopped` while the context lasts."""

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.guards import TrainingError
 from benchmarl_mkt.quiet import quiet
-from benchmarl_mkt.resume.signals import Stopped, obey_parent, raise_if_received
+from benchmarl_mkt.resume.signals import Stopped, obey_parent
 from benchmarl_mkt.teachers.find import missing_teachers
 from benchmarl_mkt.teachers.load import load_teacher
 from benchmarl_mkt.teachers.store import TeacherStore
@@ -50,14 +50,15 @@ def ensure_teachers(
     count = min(len(names), workers or len(os.sched_getaffinity(0)))
     with _bars(console) as bars, ProcessPoolExecutor(count, context, _begin, (news,)) as pool:
         rows = {name: bars.add_task(name, total=None, best="waiting") for name in names}
+        jobs = {pool.submit(_work, config, task.config, name): name for name in names}
         try:
-            jobs = {pool.submit(_work, config, task.config, name): name for name in names}
             while not all(job.done() for job in jobs):
                 _show(news, bars, rows)
             for job in as_completed(jobs):
                 _finish(job, jobs[job], bars, rows)
         except BaseException:  # a signal, or a teacher's error: the others save and stop as well
-            pool.shutdown(wait=False, cancel_futures=True)
+            for job in jobs:
+                job.cancel()
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
@@ -83,7 +84,6 @@ def _work(config: MktConfig, task_config: dict, name: str) -> str:
         path = train_teacher(
             config, task, name, lambda frames, total, best: _news.put((name, frames, total, best))
         )
-        raise_if_received()  # during its last iteration
     except Stopped as stopped:
         os._exit(stopped.code)  # the pool would catch it, and go on with the next teacher
     return str(path)

@@ -85,17 +85,20 @@ def test_killed_before_anything_was_saved(tmp_path):
     assert_the_same(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_at_the_end_of_the_iteration(number, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "iteration"),
+    [(signal.SIGTERM, 4), (signal.SIGINT, 4), (signal.SIGTERM, 7)],  # the last is the last one
+)
+def test_a_signal_saves_at_the_end_of_the_iteration(number, iteration, tmp_path):
     """Even if no checkpoint is due for long."""
     case = task_set(PUSH), MktConfig(**ALONE)
     train(tmp_path / "a", *case)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.resume.training.EVERY", 1e6)
         with stop_signals(), pytest.raises(Stopped) as stopped:
-            train(tmp_path / "b", *case, SendSignal(number, 4))
+            train(tmp_path / "b", *case, SendSignal(number, iteration))
     assert stopped.value.code == 128 + number
-    assert iteration_saved(tmp_path / "b") == 5
+    assert iteration_saved(tmp_path / "b") == iteration + 1
     train(tmp_path / "b", *case)
     assert_the_same(tmp_path / "a", tmp_path / "b")
 
