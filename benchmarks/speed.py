@@ -41,6 +41,7 @@ from benchmarl_mkt.teachers.load import build_model
 from benchmarl_mkt.teachers.store import write_teacher
 
 STUDENT = "student"
+NO_SCORE = {"mean": 0.0, "low": 0.0, "high": 0.0, "episodes": 0}
 
 
 def medians(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -90,6 +91,7 @@ def untrained_teachers(task: MultiTaskClass, folder: Path) -> dict[str, str]:
         weights = build_model(model, specs, "values").state_dict()
         metadata = {"kind": "values", "specs": vars(specs), "model": model}
         metadata |= {"share_params": True, "temperature": 0.02, "task": task.single(name).config}
+        metadata |= {"frames": 0, "score": NO_SCORE, "random": NO_SCORE}
         paths[name] = str(write_teacher(folder / name, weights, metadata))
     env.close()
     return paths

@@ -43,7 +43,7 @@ def comparison_table(summary: Mapping[str, Any]) -> RichTable:
     """
     table = RichTable(title=f"{summary['method']} on {summary['set']}, seed {summary['seed']}")
     table.add_column("task", no_wrap=True)
-    for column in ("random", "teacher", "student", "best", "score", "winner", "frames", "episodes"):
+    for column in ("random", "teacher", "student", "best", "score", "winner", "frames"):
         table.add_column(column, justify="right", no_wrap=True)
     for task, row in summary["tasks"].items():
         taught = "teacher" in row
@@ -56,13 +56,12 @@ def comparison_table(summary: Mapping[str, Any]) -> RichTable:
             f"{row['score']:.2f}" if taught and row["score"] is not None else "-",
             winner(row),
             f"{row['teacher_frames']:,} + {row['frames']:,}" if taught else f"{row['frames']:,}",
-            f"{row['episodes']:,}" if "episodes" in row else "-",
         )
     table.caption = (
         f"Mean return and 95% interval over the same {summary['final_episodes']} fresh episodes, "
         f"greedy; best: the run's best checkpoint on {summary['absolute_episodes']} others. Score: "
         "0 uniform random, 1 the teacher. Winner: intervals apart, else tie. Frames: the "
-        "teacher's + the student's; episodes: the student's."
+        "teacher's + the student's."
     )
     return table
 
