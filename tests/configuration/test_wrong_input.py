@@ -228,7 +228,10 @@ COMBINATIONS = {
     "teacher-model": (with_set(f"{ALG}teacher_model=transformer"), "no model 'transformer'; use"),
     "teacher-algorithm": (with_set(f"+{ALG}teacher_algorithm.lr=3"), "unknown ['lr']; it may set"),
     "teacher-mixer": (with_set(f"+{ALG}teacher_algorithm.mixer=qmux"), "'qmux' must be one of"),
-    "run-under-a-file": (with_set("hydra.run.dir=/dev/null/run"), "hydra.run.dir: cannot write to /de"),
+    "run-under-a-file": (
+        with_set("hydra.run.dir=/dev/null/run"),
+        "hydra.run.dir: cannot write to /de",
+    ),
     "store-under-a-file": (with_set(f"{ALG}teacher_store=/dev/null/store"), "/dev/null is a file"),
 }
 GROUPS = {
