@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 import benchmarl_mkt
-from benchmarl_mkt.cli import USAGE
+from benchmarl_mkt.cli import VERBS, usage
 from benchmarl_mkt.reporting.runs import read_runs
 from tests.conftest import write_tiny_experiment
 from tests.helpers import command, hydra_overrides
@@ -15,13 +15,36 @@ SHORT = "task.tasks=[{task: mpe/simple_push, config: {max_cycles: 5}}]"
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_usage(cli, arguments):
-    assert cli(*arguments) == (0, USAGE, "")
+    assert cli(*arguments) == (0, usage(), "")
+    assert all(f"\n  {verb} " in usage() for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb, cli):
+    status, out, error = cli(verb, "--help")
+    assert (status, error) == (0, "")
+    assert out.startswith(f"Usage: benchmarl {verb}")
+    example = out[out.index("Example") :].splitlines()[1]
+    assert example.startswith(f"  benchmarl {verb} ")
+
+
+def test_the_package_runs_as_a_program(tmp_path, own_store):
+    found = command("-m", "benchmarl_mkt.cli", cwd=tmp_path, store=own_store)
+    assert (found.returncode, found.stdout, found.stderr) == (0, usage(), "")
 
 
 def test_unknown_commands(cli):
     status, out, error = cli("dance")
     assert (status, out) == (2, "")
     assert error == "error: command: 'dance' is unknown; see benchmarl -h\n"
+    assert cli("teachers", "sing")[::2] == (
+        2,
+        "error: teachers: 'sing' given; choose train or list\n",
+    )
+    assert cli("resume")[::2] == (
+        2,
+        "error: resume: 'nothing' given; usage: benchmarl resume FOLDER\n",
+    )
 
 
 def test_the_installed_module_exits_with_2(tmp_path, own_store):

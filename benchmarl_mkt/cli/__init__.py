@@ -1,0 +1,52 @@
+"""The ``benchmarl`` command: one module for every verb.
+
+A verb's module has ``SUMMARY`` (its line in ``benchmarl --help``), ``HELP`` (the text of
+``benchmarl VERB --help``) and ``main(arguments)``. It imports what is heavy where it is used, so
+that wrong input and help are answered without torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from benchmarl_mkt.cli.common import user_errors
+
+VERBS = ("run", "resume", "evaluate", "teachers", "report")
+
+
+def usage() -> str:
+    """Return the text of ``benchmarl --help``."""
+    lines = (f"  {verb:<10}{_module(verb).SUMMARY}" for verb in VERBS)
+    return "\n".join(
+        (
+            "Usage: benchmarl COMMAND [ARGUMENTS ...]",
+            "",
+            "Commands:",
+            *lines,
+            "",
+            "benchmarl COMMAND --help says more. Try:",
+            "  benchmarl run algorithm=mkt task=multitask/mpe",
+            "",
+            "Exit status: 0 done, 1 failed on the way, 2 wrong input.\n",
+        )
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one of :data:`VERBS`; exits with 2 if the input is wrong."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    match arguments:
+        case [] | ["-h" | "--help", *_]:
+            sys.stdout.write(usage())
+        case [verb, *rest] if verb in VERBS and {"-h", "--help"} & set(rest):
+            sys.stdout.write(_module(verb).HELP)
+        case [verb, *rest] if verb in VERBS:
+            _module(verb).main(rest)
+        case _:
+            with user_errors():
+                raise ValueError(f"command: {' '.join(arguments)!r} is unknown; see benchmarl -h")
+
+
+def _module(verb: str):
+    return import_module(f"benchmarl_mkt.cli.{verb}")
