@@ -14,6 +14,11 @@ def conf_path() -> Path:
     return packaged if packaged.is_dir() else _PACKAGE.parent / "conf"
 
 
+def cache_path() -> Path:
+    """Folder for what can be made again."""
+    return Path.home() / ".cache" / "benchmarl-mkt"
+
+
 def default_store_path() -> Path:
     """Return the teacher store: ``$BENCHMARL_MKT_STORE``, else a folder of the user's cache."""
     configured = os.environ.get("BENCHMARL_MKT_STORE")

@@ -1,0 +1,62 @@
+"""The battles: who fights whom, and for how long.
+
+Unit letters: m marine, M marauder, s stalker, z zealot, g zergling, h hydralisk. Names and step
+limits are those of SMAC (https://arxiv.org/abs/1902.04043) and of the paper's Table I; the battles
+are fought in SMAX (https://arxiv.org/abs/2311.10090), on an open field of 32 x 32 without terrain.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+UNITS = "mMszgh"  # in SMAX's order of unit types
+
+
+class Scenario(NamedTuple):
+    """Two armies, as strings of unit letters, and the step limit of an episode."""
+
+    allies: str
+    enemies: str
+    max_steps: int
+
+    @property
+    def unit_types(self) -> list[int]:
+        """SMAX's unit types, allies first."""
+        return [UNITS.index(letter) for letter in self.allies + self.enemies]
+
+
+def _mirrored(army: str, max_steps: int) -> Scenario:
+    return Scenario(army, army, max_steps)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    # Marines
+    "3m": _mirrored("m" * 3, 60),
+    "8m": _mirrored("m" * 8, 120),
+    "25m": _mirrored("m" * 25, 150),
+    "5m_vs_6m": Scenario("m" * 5, "m" * 6, 70),
+    "8m_vs_9m": Scenario("m" * 8, "m" * 9, 120),
+    "10m_vs_11m": Scenario("m" * 10, "m" * 11, 150),
+    "27m_vs_30m": Scenario("m" * 27, "m" * 30, 180),
+    # Stalkers and zealots
+    "2s3z": _mirrored("ss" + "zzz", 120),
+    "3s5z": _mirrored("sss" + "zzzzz", 150),
+    "3s5z_vs_3s6z": Scenario("sss" + "zzzzz", "sss" + "zzzzzz", 170),
+    "3s_vs_5z": Scenario("sss", "zzzzz", 250),
+    "1s7z": _mirrored("s" + "z" * 7, 150),
+    "2s6z": _mirrored("s" * 2 + "z" * 6, 150),
+    "4s4z": _mirrored("s" * 4 + "z" * 4, 150),
+    "5s3z": _mirrored("s" * 5 + "z" * 3, 150),
+    "6s2z": _mirrored("s" * 6 + "z" * 2, 150),
+    "7s1z": _mirrored("s" * 7 + "z", 150),
+    "8s_vs_8z": Scenario("s" * 8, "z" * 8, 150),
+    # Hydralisks, zealots, zerglings
+    "5h_vs_5z": Scenario("h" * 5, "z" * 5, 150),
+    "6h_vs_7z": Scenario("h" * 6, "z" * 7, 150),
+    "6h_vs_8z": Scenario("h" * 6, "z" * 8, 150),
+    "27h_vs_30z": Scenario("h" * 27, "z" * 30, 180),
+    "corridor": Scenario("z" * 6, "g" * 24, 400),
+    # MMM and MMM2 without their medivacs, which SMAX does not have: 2 (3) marauders, 7 (8) marines.
+    "2m7m": _mirrored("MM" + "m" * 7, 150),
+    "2m7m_vs_3m8m": Scenario("MM" + "m" * 7, "MMM" + "m" * 8, 180),
+}
