@@ -15,8 +15,8 @@ def conf_path() -> Path:
 
 
 def cache_path() -> Path:
-    """Folder for what can be made again."""
-    return Path.home() / ".cache" / "benchmarl-mkt"
+    """Return this package's folder in the user's cache; it may not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "benchmarl_mkt"
 
 
 def default_store_path() -> Path:
@@ -24,8 +24,7 @@ def default_store_path() -> Path:
     configured = os.environ.get("BENCHMARL_MKT_STORE")
     if configured:
         return Path(configured).expanduser().resolve()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return cache / "benchmarl_mkt" / "teachers"
+    return cache_path() / "teachers"
 
 
 def check_writable(label: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Environments: one task as one team, several teams in synchronised rounds, MPE."""
+"""Environments: one task as one team, several teams in synchronised rounds, MPE, SMAX."""
 
 from benchmarl_mkt.environments.mpe import MpeClass, MpeEnv, MpeTask
 from benchmarl_mkt.environments.multitask import (
@@ -8,6 +8,7 @@ from benchmarl_mkt.environments.multitask import (
     MultiTaskTask,
 )
 from benchmarl_mkt.environments.opponents import FrozenPolicy
+from benchmarl_mkt.environments.smax import SmaxClass, SmaxEnv, SmaxTask
 from benchmarl_mkt.environments.team import Team, TeamStep
 
 __all__ = [
@@ -19,6 +20,9 @@ __all__ = [
     "MultiTaskConfig",
     "MultiTaskEnv",
     "MultiTaskTask",
+    "SmaxClass",
+    "SmaxEnv",
+    "SmaxTask",
     "Team",
     "TeamStep",
 ]

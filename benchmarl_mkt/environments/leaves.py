@@ -17,8 +17,8 @@ class LeavesEnv(EnvBase):
 
     Building many small tensordicts takes longer than a small game; who can do without them, as
     :class:`~benchmarl_mkt.environments.Team` can, calls :meth:`step_leaves` instead of ``step``.
-    Keys are those of the tensordict: ``(group, name)`` with the agents in the second dimension, or
-    a name at the root.
+    Keys are those of the tensordict: ``(group, name)`` with the agents in the second dimension, a
+    name at the root, or ``("info", name)``.
 
     Attributes:
         group_map: group -> names of its agents.
@@ -44,8 +44,9 @@ class LeavesEnv(EnvBase):
     def _nested(self, leaves: Leaves) -> TensorDict:
         """The tensordict of these entries; a group's has the agents in its batch."""
         nested: dict[str, Any] = {k: v for k, v in leaves.items() if isinstance(k, str)}
-        for group, members in self.group_map.items():
-            entries = {k[1]: v for k, v in leaves.items() if k[0] == group}
-            batch = (*self.batch_size, len(members))
-            nested[group] = TensorDict(entries, batch, device=self.device)
+        for part in {k[0]: None for k in leaves if isinstance(k, tuple)}:
+            entries = {k[1]: v for k, v in leaves.items() if k[0] == part}
+            members = self.group_map.get(part)
+            batch = self.batch_size if members is None else (*self.batch_size, len(members))
+            nested[part] = TensorDict(entries, batch, device=self.device)
         return TensorDict(nested, self.batch_size, device=self.device)

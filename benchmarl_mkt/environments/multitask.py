@@ -22,8 +22,9 @@ from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
 from benchmarl_mkt.environments.team import REWARDS, Team, TeamStep
+from benchmarl_mkt.environments.wins import TEAMS_WON, win_rate
 
-_RESERVED = ("state", "active", "done", "terminated", "truncated", "next", "student")
+_RESERVED = ("state", "active", "done", "terminated", "truncated", "next", "student", TEAMS_WON)
 
 
 class MultiTaskEnv(EnvBase):
@@ -37,7 +38,8 @@ class MultiTaskEnv(EnvBase):
     Per team (group) of N agents: ``observation`` [B, N, D], ``action_mask`` [B, N, A], ``action``
     [B, N], ``reward`` [B, N, 1] (the team's reward, the same for every agent) and ``done``,
     ``terminated``, ``truncated`` [B, N, 1]. Besides, ``("state", group)`` [B, S] and
-    ``("active", group)`` [B, 1]: true in the steps that belong to the team's episode. The root is
+    ``("active", group)`` [B, 1]: true in the steps that belong to the team's episode; of tasks that
+    know victories ``("won", group)`` [B, 1], which stays true until the round ends. The root is
     ``terminated`` if every team's episode ended so, else ``truncated``.
 
     Args:
@@ -52,6 +54,7 @@ class MultiTaskEnv(EnvBase):
         self.group_map = {team.name: team.agents for team in teams}
         self.max_steps = max(team.max_steps for team in teams)
         self._finished = {name: self._flags() for name in self.teams}
+        self._with_wins = [team.name for team in teams if team.knows_wins]
         self._make_specs()
         if seed is not None:
             self.set_seed(seed)
@@ -64,6 +67,14 @@ class MultiTaskEnv(EnvBase):
         observation = Composite(
             {"state": Composite(shape=batch), "active": Composite(shape=batch)}, shape=batch
         )
+        if self._with_wins:
+            observation[TEAMS_WON] = Composite(
+                {
+                    name: Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
+                    for name in self._with_wins
+                },
+                shape=batch,
+            )
         action, reward = Composite(shape=batch), Composite(shape=batch)
         done = Composite(_done_leaves((*batch, 1)), shape=batch)
         for name, team in self.teams.items():
@@ -125,6 +136,9 @@ class MultiTaskEnv(EnvBase):
             batch_size=self.batch_size,
             device=self.device,
         )
+        if self._with_wins:
+            wins = {name: steps[name].won.unsqueeze(-1) for name in self._with_wins}
+            out[TEAMS_WON] = TensorDict(wins, self.batch_size, device=self.device)
         ended = torch.stack(list(self._finished.values())).all(0)
         terminated = torch.stack([step.terminated for step in steps.values()]).all(0)
         out.update(_done_flags(ended.unsqueeze(-1), (ended & terminated).unsqueeze(-1)))
@@ -227,7 +241,8 @@ def parse_tasks(entries: Sequence[Any]) -> list[TeamConfig]:
                 f"tasks: '{name}' is in the set twice; remove one, or give the entries distinct "
                 "names: {task: ..., name: ...}"
             )
-        if name in _RESERVED or not name.isidentifier() or hasattr(nn.ModuleDict, name):
+        legal = name.isascii() and name.replace("_", "").isalnum()
+        if name in _RESERVED or not legal or hasattr(nn.ModuleDict, name):
             raise ValueError(
                 f"tasks: '{name}' cannot name a team (letters, digits and underscores, not a "
                 "reserved word); choose another with name: ..."
@@ -345,6 +360,14 @@ class MultiTaskClass(DiscreteTaskClass):
         """Return the spec [S] of each group's state, at ``("state", group)``."""
         spec = env.full_observation_spec_unbatched["state"]
         return {group: spec[group] for group in env.group_map}
+
+    @staticmethod
+    def log_info(batch: TensorDictBase) -> dict[str, float]:
+        """Return the rate of battles won of every task that knows them, by its name."""
+        rates: dict[str, float] = {}
+        for task in batch.get("next").get(TEAMS_WON, {}).keys():
+            rates |= win_rate(batch, f"collection/{task}/win_rate", ("next", TEAMS_WON, task))
+        return rates
 
     def _select(self, env: EnvBase, key: str) -> Composite:
         spec = env.full_observation_spec_unbatched

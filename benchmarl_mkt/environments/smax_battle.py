@@ -1,4 +1,8 @@
-"""SMAX in JAX: many battles of one scenario, compiled once for every number of copies."""
+"""SMAX in JAX: many battles of one scenario, compiled once for every number of copies.
+
+Importing this module imports JAX, on one CPU thread unless the environment says otherwise, and
+keeps what is compiled in the user's cache.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,43 @@ import contextlib
 import functools
 import io
 import os
-from pathlib import Path
+import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from benchmarl_mkt.environments.smax_scenarios import SCENARIOS
+from benchmarl_mkt.paths import cache_path
+
+
+@contextlib.contextmanager
+def _muted() -> Iterator[None]:
+    """Hide what JaxMARL prints when imported; it puts ``sys.__stdout__`` back in between."""
+    kept = sys.stdout, sys.stderr, sys.__stdout__
+    sys.stdout = sys.__stdout__ = io.StringIO()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr, sys.__stdout__ = kept
+
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read by jax, when imported
+os.environ.setdefault("PJRT_NPROC", "1")  # threads of its CPU client
 try:
-    with contextlib.redirect_stdout(io.StringIO()):  # its optional parts print what they miss
+    with _muted():
         import jax
         import jax.numpy as jnp
         from jaxmarl.environments.smax.heuristic_enemy_smax_env import HeuristicEnemySMAX
         from jaxmarl.environments.smax.smax_env import Scenario as SmaxScenario
 except ImportError as error:
     raise ImportError(
-        "task=smax/* needs JaxMARL: pip install 'benchmarl-mkt[smax]'"
+        f"task: smax/* needs JaxMARL ({error}); pip install 'benchmarl-mkt[smax]'"
     ) from error
-
-from benchmarl_mkt.environments.smax_scenarios import SCENARIOS
-from benchmarl_mkt.paths import cache_path
 
 # A battle is worth 1 for all damage and 1 for the victory; SMAC's largest return is 20.
 REWARD_SCALE = 10.0
 
-jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
-jax.config.update("jax_compilation_cache_dir", str(cache_path() / "jax"))
+if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir", str(cache_path() / "jax"))
 
 
 class View(NamedTuple):
@@ -35,10 +54,10 @@ class View(NamedTuple):
 
     observation: jax.Array  # [B, N, D] float32
     action_mask: jax.Array  # [B, N, A] bool
-    state: jax.Array  # [B, S] float32, entries about within [-1, 1]
+    state: jax.Array  # [B, S] float32 within [-1, 1]
     reward: jax.Array  # [B] float32
     terminated: jax.Array  # [B] bool: one army is dead
-    truncated: jax.Array  # [B] bool: the step limit, with both armies alive
+    steps: jax.Array  # [B] int32: steps of the episode so far
     won: jax.Array  # [B] bool: an ally is alive and no enemy
 
 
@@ -46,48 +65,54 @@ class Battles(NamedTuple):
     """Running battles: what the next step needs, and what they show."""
 
     keys: jax.Array  # [B, 2], a random state for each
-    states: Any
+    states: Any  # SMAX's own state, every leaf with B in front
     view: View
 
 
 class Battlefield:
     """Compiled functions of one scenario; use :func:`battlefield`, which keeps them.
 
-    ``start(keys)``, ``restart(battles, mask [B])`` and ``step(battles, actions [B, N])`` give
-    :class:`Battles`. Nothing is reset by a step: the last observation is the true one.
+    ``restart(battles, mask [B])`` and ``step(battles, actions [B, N])`` give :class:`Battles`.
+    Nothing is reset by a step: the last observation is the true one. An action that is not
+    available does nothing, as in SMAX.
 
     Args:
-        name: one of :data:`~benchmarl_mkt.environments.smax_scenarios.SCENARIOS`.
-        max_steps: limit of an episode.
+        name: one of :data:`~benchmarl_mkt.environments.smax_scenarios.SCENARIOS`. Its step limit
+            is left to the caller.
     """
 
-    def __init__(self, name: str, max_steps: int):
+    def __init__(self, name: str):
         scenario = SCENARIOS[name]
         sizes = len(scenario.allies), len(scenario.enemies)
         units = jnp.array(scenario.unit_types, dtype=jnp.uint8)
         self.env = HeuristicEnemySMAX(
             scenario=SmaxScenario(units, *sizes, False, False),
             walls_cause_death=False,
-            max_steps=max_steps,
         )
-        self.max_steps, self.n_agents = max_steps, sizes[0]
+        self.n_agents = sizes[0]
         self.observation_size = self.env.obs_size
         self.n_actions = self.env.num_ally_actions
         self.state_size = self.env.state_size
-        self._scale = self._state_scale()
-        self.start = jax.jit(jax.vmap(self._start))
+        self._scale = self._state_scale(units)
         self.step = jax.jit(jax.vmap(self._step))
         self.restart = jax.jit(jax.vmap(self._restart))
 
-    def _state_scale(self) -> jax.Array:
-        """Factors that bring SMAX's world state [S] to about one: it has positions up to 32."""
+    def empty(self, seeds: Any) -> Battles:
+        """Battles that have yet to be restarted, one for each of ``seeds`` (uint32 [B])."""
+        keys = jax.vmap(jax.random.PRNGKey)(jnp.asarray(seeds))
+        shapes = jax.eval_shape(jax.vmap(self._start), keys)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)._replace(
+            keys=keys
+        )
+
+    def _state_scale(self, units: jax.Array) -> jax.Array:
+        """Factors [S] for SMAX's world state: it has positions up to 32, seconds and unit types."""
         env = self.env
-        unit = jnp.ones(len(env.own_features))
-        unit = unit.at[1:3].set(1 / jnp.array([env.map_width, env.map_height]))
-        unit = unit.at[3].set(1 / env.unit_type_weapon_cooldowns.max())
-        units = len(env.all_agents)
-        types = jnp.full(units, 1 / (env.unit_type_bits - 1))
-        return jnp.concatenate([jnp.tile(unit, units), jnp.ones(units), types])
+        factors = jnp.ones((len(units), len(env.own_features)))
+        factors = factors.at[:, 1:3].set(1 / jnp.array([env.map_width, env.map_height]))
+        factors = factors.at[:, 3].set(1 / env.unit_type_weapon_cooldowns[units])
+        types = jnp.full(len(units), 1 / (env.unit_type_bits - 1))
+        return jnp.concatenate([factors.reshape(-1), jnp.ones(len(units)), types])
 
     def _start(self, key: jax.Array) -> Battles:
         key, own = jax.random.split(key)
@@ -108,20 +133,20 @@ class Battlefield:
     def _view(self, observations: dict, state: Any, reward: jax.Array | float) -> View:
         env, alive = self.env, state.state.unit_alive
         allies, enemies = alive[: self.n_agents].any(), alive[self.n_agents :].any()
-        terminated = ~(allies & enemies)
         masks = env.get_avail_actions(state)
         return View(
             observation=jnp.stack([observations[agent] for agent in env.agents]),
             action_mask=jnp.stack([masks[agent] for agent in env.agents]).astype(bool),
-            state=env.get_world_state(state) * self._scale,
+            # A weapon that is not used cools down below zero, without end.
+            state=jnp.clip(env.get_world_state(state) * self._scale, -1, 1),
             reward=jnp.asarray(reward, jnp.float32),
-            terminated=terminated,
-            truncated=(state.state.step >= self.max_steps) & ~terminated,
+            terminated=~(allies & enemies),
+            steps=state.state.step,
             won=allies & ~enemies,
         )
 
 
 @functools.cache
-def battlefield(name: str, max_steps: int) -> Battlefield:
+def battlefield(name: str) -> Battlefield:
     """Return the one battlefield of a scenario: training and evaluation share what is compiled."""
-    return Battlefield(name, max_steps)
+    return Battlefield(name)

@@ -1,8 +1,9 @@
 """The battles: who fights whom, and for how long.
 
 Unit letters: m marine, M marauder, s stalker, z zealot, g zergling, h hydralisk. Names and step
-limits are those of SMAC (https://arxiv.org/abs/1902.04043) and of the paper's Table I; the battles
-are fought in SMAX (https://arxiv.org/abs/2311.10090), on an open field of 32 x 32 without terrain.
+limits are those of SMAC (https://arxiv.org/abs/1902.04043); names that SMAC does not have are the
+paper's, with 150 steps, or 180 where 27 units fight as in SMAC. The battles are fought in SMAX
+(https://arxiv.org/abs/2311.10090), on an open field of 32 x 32: results are not SMAC's.
 """
 
 from __future__ import annotations
@@ -56,7 +57,11 @@ SCENARIOS: dict[str, Scenario] = {
     "6h_vs_8z": Scenario("h" * 6, "z" * 8, 150),
     "27h_vs_30z": Scenario("h" * 27, "z" * 30, 180),
     "corridor": Scenario("z" * 6, "g" * 24, 400),
-    # MMM and MMM2 without their medivacs, which SMAX does not have: 2 (3) marauders, 7 (8) marines.
-    "2m7m": _mirrored("MM" + "m" * 7, 150),
-    "2m7m_vs_3m8m": Scenario("MM" + "m" * 7, "MMM" + "m" * 8, 180),
+    # SMAX has no medivacs: MMM and MMM2 without theirs, one unit fewer on each side.
+    "mmm_no_medivac": _mirrored("MM" + "m" * 7, 150),
+    "mmm2_no_medivac": Scenario("MM" + "m" * 7, "MMM" + "m" * 8, 180),
+    # The paper's pair of eight agents, which it does not define: MMM2 with one marine fewer on both
+    # sides, and the same with a marauder in a marine's place.
+    "mmm2_8_no_medivac": Scenario("MM" + "m" * 6, "MMM" + "m" * 7, 180),
+    "mmm2_8_2_no_medivac": Scenario("MMM" + "m" * 5, "MMMM" + "m" * 6, 180),
 }

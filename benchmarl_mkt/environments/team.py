@@ -16,6 +16,7 @@ from torchrl.envs import Compose, EnvBase, SerialEnv, TransformedEnv
 
 from benchmarl_mkt.environments.leaves import LeavesEnv
 from benchmarl_mkt.environments.opponents import FrozenPolicy
+from benchmarl_mkt.environments.wins import WON
 from benchmarl_mkt.objectives.td import chosen_values, random_actions
 
 REWARDS = ("sum", "mean")
@@ -30,6 +31,7 @@ class TeamStep(NamedTuple):
     reward: Tensor  # [B] float32
     terminated: Tensor  # [B] bool
     truncated: Tensor  # [B] bool
+    won: Tensor  # [B] bool; false where the task knows no victory
 
 
 class Team:
@@ -40,6 +42,8 @@ class Team:
     (the task's own, else all padded observations in a row) and adds the agents' rewards up.
     Groups with a frozen opponent act by themselves. An episode that reaches the task's
     ``max_steps`` ends as truncated.
+
+    Attribute ``knows_wins`` tells whether the task says which episodes were won.
 
     Args:
         task: the BenchMARL task.
@@ -116,6 +120,7 @@ class Team:
                 )
             self._counts.append(int(spec.space.n))
         self._has_mask = mask_spec is not None
+        self.knows_wins = WON in env.full_observation_spec.keys(True, True)
         self._state_key = None if state_spec is None else next(iter(state_spec.keys(True, True)))
         self.n_agents = sum(self._sizes)
         self.n_actions = max(self._counts)
@@ -256,7 +261,8 @@ class Team:
             terminated = data.get("terminated").flatten(1).any(1)
             ended = data.get("done").flatten(1).any(1) | (elapsed >= self.max_steps)
             truncated = ended & ~terminated
-        return TeamStep(observation, self._masks(data), state, reward, terminated, truncated)
+        won = data.get(WON).view(-1) if self.knows_wins else never
+        return TeamStep(observation, self._masks(data), state, reward, terminated, truncated, won)
 
     def _masks(self, data: TensorDictBase | dict) -> Tensor:
         """Availability [B, N, A]: the task's own masks, and false for padded actions."""

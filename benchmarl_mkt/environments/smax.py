@@ -1,0 +1,195 @@
+"""SMAX battles, many stepped as one TorchRL environment, and BenchMARL's tasks of them.
+
+SMAX (`JaxMARL <https://arxiv.org/abs/2311.10090>`_) resembles StarCraft micromanagement without
+StarCraft; ``benchmarks/smax.md`` says how it differs from SMAC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from benchmarl.environments.common import TaskClass
+from benchmarl.utils import DEVICE_TYPING
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
+from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
+from benchmarl_mkt.environments.smax_scenarios import SCENARIOS
+from benchmarl_mkt.environments.wins import WON, win_rate
+
+GROUP = "agents"
+
+
+class SmaxEnv(LeavesEnv):
+    """``num_envs`` battles of one SMAX scenario against its scripted enemy, batch [num_envs] = B.
+
+    The group ``agents`` of N allies has ``observation`` [B, N, D] float32, ``action_mask``
+    [B, N, A] bool, ``action`` [B, N] integer and ``reward`` [B, N, 1] (the team's: up to 20 in an
+    episode, 10 for all damage and 10 for the victory). ``state`` [B, S] float32, ``done``,
+    ``terminated`` (one army is dead) and ``truncated`` (``max_steps``, both alive) [B, 1] lie at
+    the root, and ``("info", "battle_won")`` [B], which is SMACv2's key. An action that is not
+    available does nothing.
+
+    Args:
+        scenario: one of :data:`~benchmarl_mkt.environments.smax_scenarios.SCENARIOS`.
+        num_envs: how many battles.
+        max_steps: length of an episode at most; by default the scenario's.
+        seed: seed of the battles; they are independent of one another.
+        device: where the tensors are placed (the game runs on JAX's device, by default the CPU).
+
+    Raises:
+        ImportError: if JaxMARL is not installed.
+    """
+
+    def __init__(
+        self,
+        scenario: str,
+        num_envs: int,
+        max_steps: int | None = None,
+        seed: int | None = None,
+        device: DEVICE_TYPING = "cpu",
+    ):
+        from benchmarl_mkt.environments.smax_battle import battlefield
+
+        super().__init__(device=device, batch_size=[num_envs])
+        self.max_steps = SCENARIOS[scenario].max_steps if max_steps is None else max_steps
+        self.field = battlefield(scenario)
+        self.group_map = {GROUP: [f"ally_{i}" for i in range(self.field.n_agents)]}
+        self.set_seed(seed)
+        self._make_specs()
+
+    def _make_specs(self) -> None:
+        batch, field = self.batch_size, self.field
+        shape = (*batch, field.n_agents)
+        group = {
+            "observation": Unbounded((*shape, field.observation_size)),
+            "action_mask": Binary(shape=(*shape, field.n_actions), dtype=torch.bool),
+        }
+        self.observation_spec = Composite(
+            {
+                GROUP: Composite(group, shape=shape),
+                "state": Bounded(-1.0, 1.0, (*batch, field.state_size)),
+                "info": Composite(battle_won=Categorical(2, batch, dtype=torch.bool), shape=batch),
+            },
+            shape=batch,
+        ).to(self.device)
+        self.action_spec = Composite(
+            {GROUP: Composite(action=Categorical(field.n_actions, shape=shape), shape=shape)},
+            shape=batch,
+        ).to(self.device)
+        self.reward_spec = Composite(
+            {GROUP: Composite(reward=Unbounded((*shape, 1)), shape=shape)}, shape=batch
+        ).to(self.device)
+        self.done_spec = Composite(
+            {
+                key: Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
+                for key in ("done", "terminated", "truncated")
+            },
+            shape=batch,
+        ).to(self.device)
+
+    def _set_seed(self, seed: int | None) -> None:
+        seeds = np.random.SeedSequence(seed).generate_state(self.batch_size[0])
+        self._battles = self.field.empty(seeds)
+
+    def reset_leaves(self, mask: Tensor | None) -> Leaves:
+        chosen = (
+            np.ones(self.batch_size, dtype=bool) if mask is None else mask.view(-1).cpu().numpy()
+        )
+        self._battles = self.field.restart(self._battles, chosen)
+        leaves = self._leaves()
+        del leaves[GROUP, "reward"]
+        return leaves
+
+    def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
+        actions = data.get((GROUP, "action")).to("cpu", torch.int32).numpy()
+        self._battles = self.field.step(self._battles, actions)
+        return self._leaves()
+
+    def _leaves(self) -> Leaves:
+        """Copies of what the battles show: JAX's arrays must never be written to."""
+        view = type(self._battles.view)(
+            *(torch.from_numpy(np.array(leaf)).to(self.device) for leaf in self._battles.view)
+        )
+        reward = view.reward.view(-1, 1, 1).repeat(1, self.field.n_agents, 1)
+        truncated = (view.steps >= self.max_steps) & ~view.terminated
+        return {
+            (GROUP, "observation"): view.observation,
+            (GROUP, "action_mask"): view.action_mask,
+            (GROUP, "reward"): reward,
+            "state": view.state,
+            WON: view.won,
+            "done": (view.terminated | truncated).unsqueeze(-1),
+            "terminated": view.terminated.unsqueeze(-1),
+            "truncated": truncated.unsqueeze(-1),
+        }
+
+    def _nested(self, leaves: Leaves) -> TensorDict:
+        # TorchRL's random actions keep to the mask that the specification holds.
+        self.full_action_spec[GROUP, "action"].update_mask(leaves[GROUP, "action_mask"])
+        return super()._nested(leaves)
+
+
+class SmaxClass(DiscreteTaskClass):
+    """One SMAX scenario as a BenchMARL task."""
+
+    def get_env_fun(
+        self,
+        num_envs: int,
+        continuous_actions: bool,
+        seed: int | None,
+        device: DEVICE_TYPING,
+    ) -> Callable[[], EnvBase]:
+        scenario, steps = self.name.lower(), self.config.get("max_steps")
+        if type(steps) is not int or steps < 1:
+            raise ValueError(
+                f"task.max_steps: {steps!r} must be an integer of at least 1 (smax/{scenario})"
+            )
+        return lambda: SmaxEnv(scenario, num_envs, seed=seed, device=device, **self.config)
+
+    def max_steps(self, env: EnvBase) -> int:
+        return self.config["max_steps"]
+
+    def observation_spec(self, env: EnvBase) -> Composite:
+        return _part(env, (GROUP, "observation"))
+
+    def action_mask_spec(self, env: EnvBase) -> Composite:
+        return _part(env, (GROUP, "action_mask"))
+
+    def state_spec(self, env: EnvBase) -> Composite:
+        return _part(env, "state")
+
+    def info_spec(self, env: EnvBase) -> Composite:
+        return _part(env, WON)
+
+    @staticmethod
+    def log_info(batch: TensorDictBase) -> dict[str, float]:
+        """Return the rate of battles won among those that ended in the batch, if any did."""
+        return win_rate(batch, "collection/info/win_rate", ("next", *WON))
+
+    @staticmethod
+    def env_name() -> str:
+        return "smax"
+
+
+def _part(env: EnvBase, key: str | tuple[str, str]) -> Composite:
+    """The specification of one copy with the one entry."""
+    spec = env.full_observation_spec_unbatched
+    if isinstance(key, str):
+        return Composite({key: spec[key]})
+    return Composite({key[0]: Composite({key[1]: spec[key]}, shape=spec[key[0]].shape)})
+
+
+class _SmaxTask(ShippedTask):
+    @staticmethod
+    def associated_class() -> type[TaskClass]:
+        return SmaxClass
+
+
+SmaxTask = _SmaxTask("SmaxTask", {name: None for name in SCENARIOS}, module=__name__)
+SmaxTask.__doc__ = "The scenarios of SMAX; names such as 3m are no identifiers: ``SmaxTask['3m']``."
