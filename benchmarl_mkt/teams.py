@@ -13,12 +13,14 @@ from typing import Any
 
 from benchmarl.experiment import Experiment
 
+from benchmarl_mkt import register
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
 from benchmarl_mkt.reporting.statistics import mean_interval
 from benchmarl_mkt.teachers.load import Teacher, load_teacher
 from benchmarl_mkt.teachers.store import METADATA
 from benchmarl_mkt.teachers.train import export_teacher
+from benchmarl_mkt.team_policy import TeamPolicy
 
 FOLDER = "team"  # in a run's folder
 
@@ -34,8 +36,23 @@ def export_team(experiment: Experiment, folder: Path) -> Path:
     return folder
 
 
-def load_team(path: str | Path) -> dict[str, Teacher]:
-    """Load a team: task -> its agents.
+def load_team(path: str | Path) -> dict[str, TeamPolicy]:
+    """Load a trained team, to act with: task -> a TensorDictModule from observation to action.
+
+    Neither BenchMARL nor Hydra is needed around it; see
+    :class:`~benchmarl_mkt.team_policy.TeamPolicy` for the keys.
+
+    Args:
+        path: as for :func:`load_agents`.
+
+    Raises:
+        ValueError: as :func:`load_agents`.
+    """
+    return {task: TeamPolicy(agents) for task, agents in load_agents(path).items()}
+
+
+def load_agents(path: str | Path) -> dict[str, Teacher]:
+    """Load a team: task -> its agents' network, from observations to values or logits.
 
     Args:
         path: a team's folder, or one that has exactly one team below it, such as a run's.
@@ -43,6 +60,7 @@ def load_team(path: str | Path) -> dict[str, Teacher]:
     Raises:
         ValueError: if there is no team, or more than one, or one of its parts is damaged.
     """
+    register()  # the networks of teams
     path = Path(path).expanduser()
     teams = {entry.parent.parent for entry in path.glob(f"*/{METADATA}")} or {
         entry.parent.parent for entry in path.glob(f"**/{FOLDER}/*/{METADATA}")

@@ -39,7 +39,7 @@ def test_unknown_commands(cli):
     assert error == "error: command: 'dance' is unknown; see benchmarl -h\n"
     assert cli("teachers", "sing")[::2] == (
         2,
-        "error: teachers: 'sing' given; choose train or list\n",
+        "error: teachers: 'sing' given; choose train, list, show TEACHER or verify\n",
     )
     assert cli("resume")[::2] == (
         2,

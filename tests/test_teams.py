@@ -1,12 +1,13 @@
 import pytest
 from benchmarl.algorithms import MappoConfig
+from benchmarl.models import MlpConfig
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.evaluation import play
 from benchmarl_mkt.models import MultiTaskModelConfig
 from benchmarl_mkt.paths import conf_path
-from benchmarl_mkt.teams import evaluate_team, export_team, load_team
+from benchmarl_mkt.teams import evaluate_team, export_team, load_agents
 from tests.helpers import PUSH, SPEAKER, make_experiment, small_model, task_set
 
 ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}
@@ -18,22 +19,23 @@ GRU = MultiTaskModelConfig.get_from_yaml(str(conf_path() / "model" / "multitask_
     [
         (MktConfig(annealing=ALONE), small_model()),
         (MktConfig(annealing=ALONE), GRU),
+        (MktConfig(annealing=ALONE), MlpConfig.get_from_yaml()),
         (MappoConfig.get_from_yaml(), small_model()),
     ],
-    ids=["mkt", "recurrent", "mappo"],
+    ids=["mkt", "recurrent", "plain trunk", "mappo"],
 )
 def test_a_loaded_team_plays_as_the_experiments_policy(algorithm, model, tmp_path):
     experiment = make_experiment(tmp_path, task_set(PUSH, SPEAKER), algorithm, model, lr=0.1)
     experiment.run()
     path = export_team(experiment, experiment.folder_name / "team")
-    team = load_team(tmp_path)  # the one team below the folder
+    team = load_agents(tmp_path)  # the one team below the folder
     assert list(team) == ["simple_push", "simple_speaker_listener"]
     found = evaluate_team(team, 12, seed=3)
     expected = play(experiment.task, experiment.policy, 12, 3, "cpu", model)
     for task, row in found.items():
         assert row["team"]["mean"] == pytest.approx(expected[task].mean().item(), rel=1e-5)
         assert row["episodes"] == 12
-    assert load_team(path).keys() == team.keys()
+    assert load_agents(path).keys() == team.keys()
 
 
 def test_the_best_policy_can_be_exported(tmp_path):
@@ -52,7 +54,7 @@ def test_the_best_policy_can_be_exported(tmp_path):
         export_team(experiment, tmp_path / "team")
         expected = play(experiment.task, experiment.policy, 12, 3)["simple_push"].mean()
     assert final != expected
-    found = evaluate_team(load_team(tmp_path / "team"), 12, seed=3)
+    found = evaluate_team(load_agents(tmp_path / "team"), 12, seed=3)
     assert found["simple_push"]["team"]["mean"] == pytest.approx(expected.item(), rel=1e-5)
     assert play(experiment.task, experiment.policy, 12, 3)["simple_push"].mean() == final
 
@@ -69,11 +71,11 @@ def test_a_team_of_before_is_replaced_and_a_student_teaches(tmp_path):
 
 def test_one_team_must_be_meant(tmp_path):
     with pytest.raises(ValueError, match=r"^checkpoint: no team in .*finished"):
-        load_team(tmp_path)
+        load_agents(tmp_path)
     experiment = make_experiment(tmp_path, task_set(PUSH), MktConfig(annealing=ALONE))
     for run in ("one", "two"):
         export_team(experiment, tmp_path / run / "team")
     with pytest.raises(ValueError, match=r"^checkpoint: 2 teams: .*one/team, .*two/team in"):
-        load_team(tmp_path)
-    assert set(load_team(tmp_path / "one")) == {"simple_push"}
+        load_agents(tmp_path)
+    assert set(load_agents(tmp_path / "one")) == {"simple_push"}
     experiment.close()

@@ -26,16 +26,15 @@ from benchmarl_mkt.models import (
     EpsilonGreedyPolicy,
     IndependentMixer,
     MultiTaskMixer,
-    MultiTaskModelConfig,
     StudentNetwork,
     VdnMixer,
 )
+from benchmarl_mkt.models.multitask import as_multitask
 from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
 from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.replay.multitask import UPDATES
 from benchmarl_mkt.resume import ResumeCallback
-from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.find import check_named, find_teachers
 from benchmarl_mkt.teachers.load import Teacher
 
@@ -223,13 +222,6 @@ class Mkt(Algorithm):
         self, policy_for_loss: TensorDictModule, group: str, continuous: bool
     ) -> TensorDictModule:
         return self.policy
-
-
-def as_multitask(config: ModelConfig) -> MultiTaskModelConfig:
-    """Return the configuration itself, or one with that BenchMARL model as its trunk F."""
-    if isinstance(config, MultiTaskModelConfig):
-        return config
-    return MultiTaskModelConfig(trunk=model_to_dict(config))
 
 
 def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:

@@ -26,9 +26,9 @@ def main(arguments: list[str]) -> None:
         given = read_options("evaluate", USAGE, arguments)
         numbers = {"episodes": whole(given, "episodes", 100, 1), "seed": whole(given, "seed", 0)}
         benchmarl_mkt.register()
-        from benchmarl_mkt.teams import evaluate_team, load_team
+        from benchmarl_mkt.teams import evaluate_team, load_agents
 
-        found = evaluate_team(load_team(given["checkpoint"]), **numbers)
+        found = evaluate_team(load_agents(given["checkpoint"]), **numbers)
     from benchmarl_mkt.reporting.tables import plus_minus
 
     table = Table("task", "team", "random", title=f"Greedy returns of {given['checkpoint']}")

@@ -9,13 +9,29 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
 # Unit force of the five moves: none, left, right, down, up.
 _MOVES = np.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+
+
+class Entity(NamedTuple):
+    """An agent or a landmark in one copy, to be drawn.
+
+    Args:
+        entity: mpe2's, for what does not change.
+        position: x and y.
+        color: red, green, blue in [0, 1].
+        message: index of the word that the agent says; None if it says nothing.
+    """
+
+    entity: Any
+    position: ndarray
+    color: ndarray
+    message: int | None
 
 
 class RawGames:
@@ -54,6 +70,14 @@ class RawGames:
         observe = self.game.scenario.observation
         copies = [[observe(agent, world) for agent in world.agents] for world in self.worlds]
         return [np.array(per_agent) for per_agent in zip(*copies)]
+
+    def entities(self, slot: int) -> list[Entity]:
+        """Return what is in copy ``slot``: agents, then landmarks."""
+        world = self.worlds[slot]
+        speaks = {id(a): a.state.c for a in world.agents if not a.silent}
+        return [
+            Entity(e, e.state.p_pos, e.color, _letter(speaks.get(id(e)))) for e in world.entities
+        ]
 
 
 class ArrayGames:
@@ -124,6 +148,14 @@ class ArrayGames:
     def observe(self) -> list[ndarray]:
         """Return every agent's observations [B, d]."""
         return self._observe(self)
+
+    def entities(self, slot: int) -> list[Entity]:
+        """Return what is in copy ``slot``: agents, then landmarks."""
+        messages = {i: self.message[slot, i] for i in self._speakers}
+        return [
+            Entity(e, self.position[slot, i], self.color[slot, i], _letter(messages.get(i)))
+            for i, e in enumerate(self.world.entities)
+        ]
 
     def _contact(self, a: int, b: int) -> ndarray:
         """Force [B, 2] of entity b on entity a: mpe2's soft contact."""
@@ -204,6 +236,10 @@ def make_games(scenario: str, count: int, max_cycles: int) -> RawGames | ArrayGa
     """Return ``count`` copies of a scenario, as arrays if it is known here."""
     games = ArrayGames if scenario in ARRAY_SCENARIOS else RawGames
     return games(scenario, count, max_cycles)
+
+
+def _letter(message: ndarray | None) -> int | None:
+    return int(message.argmax()) if message is not None and message.any() else None
 
 
 def _load_scenario(name: str) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchrl.data import Composite, Unbounded
 
 from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.serialisation import model_to_dict
 
 # Trunks that treat every agent for itself, so that one serves teams of any size.
 TRUNKS = ("mlp", "gru", "lstm")
@@ -280,3 +281,10 @@ class MultiTaskModelConfig(ModelConfig):
         """Read the configuration from ``path``, by default the shipped one."""
         config = _read_yaml_config(path or str(conf_path() / "model" / "multitask.yaml"))
         return cls(**parse_model_config(config))
+
+
+def as_multitask(config: ModelConfig) -> MultiTaskModelConfig:
+    """Return the configuration itself, or one with that BenchMARL model as its trunk F."""
+    if isinstance(config, MultiTaskModelConfig):
+        return config
+    return MultiTaskModelConfig(trunk=model_to_dict(config))

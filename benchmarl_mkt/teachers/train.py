@@ -22,6 +22,7 @@ from benchmarl_mkt import resume
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
+from benchmarl_mkt.models.multitask import MultiTaskModel, as_multitask
 from benchmarl_mkt.reporting.statistics import mean_interval
 from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.find import (
@@ -150,11 +151,14 @@ def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> 
     """Score the agents with ``weights`` on fresh episodes; return what ``teacher.json`` says."""
     model, task = copy.deepcopy(agents_of(experiment, group)), experiment.task.single(group)
     model.load_state_dict(weights)
+    config = experiment.model_config
+    if isinstance(model, MultiTaskModel):  # whose trunk alone the configuration may have named
+        config = as_multitask(config)
     metadata = {
         "kind": "values" if model.out_key[-1] == "action_value" else "logits",
         "task": task.config,
         "specs": vars(team_specs(experiment.test_env, group)),
-        "model": model_to_dict(experiment.model_config),
+        "model": model_to_dict(config),
         "share_params": experiment.config.share_policy_params,
         "algorithm": experiment.algorithm_name,
         "seed": experiment.seed,

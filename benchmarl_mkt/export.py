@@ -1,0 +1,122 @@
+"""A trained team as one ONNX file, for places without torch or Python."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from benchmarl.models import Mlp
+from benchmarl.models.common import Model
+from torch import Tensor, nn
+
+from benchmarl_mkt.models.multitask import MultiTaskModel
+from benchmarl_mkt.objectives.td import greedy_actions
+from benchmarl_mkt.team_policy import TeamPolicy
+
+_PACKAGES = ("onnx", "onnxscript")
+
+
+def export_policy(policy: TeamPolicy, path: str | Path) -> Path:
+    """Write a team's policy of one task as ONNX.
+
+    Inputs, with a batch dimension B of any size: ``observation`` float32 [B, N, D] and
+    ``action_mask`` bool [B, N, A]. Outputs: ``action_value`` (or ``logits``) float32 [B, N, A] and
+    ``action`` int64 [B, N], the best available one.
+
+    Args:
+        policy: one of :func:`~benchmarl_mkt.teams.load_team`'s.
+        path: the file, ``.onnx``; one that is there is replaced.
+
+    Raises:
+        ImportError: if onnx or onnxscript is not installed.
+        ValueError: if the path does not end with .onnx, or :func:`plain_network` refuses the
+            network.
+    """
+    path = Path(path).expanduser()
+    if path.suffix != ".onnx" or path.is_dir():
+        raise ValueError(f"out: {str(path)!r} must be a file that ends with .onnx")
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"export: {' and '.join(missing)} not installed; pip install 'benchmarl-mkt[onnx]'"
+        )
+    specs, batch = policy.specs, torch.export.Dim("batch")
+    inputs = (
+        torch.zeros(2, specs.n_agents, specs.observation_size),
+        torch.ones(2, specs.n_agents, specs.n_actions, dtype=torch.bool),
+    )
+    network = _Greedy(plain_network(policy.model)).eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports optional packages
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's, on its own inner workings
+        program = torch.onnx.export(
+            network,
+            inputs,
+            dynamo=True,
+            verbose=False,
+            input_names=policy.in_keys,
+            output_names=policy.out_keys,
+            dynamic_shapes=({0: batch}, {0: batch}),
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    program.save(str(path), external_data=False)
+    return path
+
+
+def plain_network(model: Model) -> nn.Module:
+    """Return the same network without tensordicts: observations [*B, N, D] to [*B, N, A].
+
+    Args:
+        model: the agents' network, feed-forward: :class:`MultiTaskModel` with an ``mlp`` trunk, or
+            BenchMARL's ``mlp``.
+
+    Raises:
+        ValueError: if it is another one.
+    """
+    if isinstance(model, MultiTaskModel) and isinstance(model.trunk, Mlp):
+        trunk = model.trunk.mlp[0]  # sees rows, so it is one plain MLP
+        return nn.Sequential(model.embedding, nn.ReLU(), trunk, nn.ReLU(), model.head)
+    if isinstance(model, Mlp) and model.input_has_agent_dim and not model.centralised:
+        own = 1 if model.share_params else model.n_agents
+        return _PerAgent([_agents_net(model, agent) for agent in range(own)])
+    name = type(getattr(model, "trunk", model)).__name__
+    raise ValueError(
+        f"export: a network of {name} cannot be written as ONNX, an mlp can; use "
+        "benchmarl_mkt.teams.load_team, which runs any"
+    )
+
+
+def _agents_net(model: Mlp, agent: int) -> nn.Module:
+    """One agent's network out of BenchMARL's stacked ones."""
+    net, params = model.mlp.get_stateful_net(), model.mlp.params
+    (params if model.share_params else params[agent]).data.clone().to_module(net)
+    return net
+
+
+class _PerAgent(nn.Module):
+    """One network for all agents, or one for each."""
+
+    def __init__(self, nets: list[nn.Module]):
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        if len(self.nets) == 1:
+            return self.nets[0](observation)
+        parts = zip(self.nets, observation.unbind(-2))
+        return torch.stack([net(part) for net, part in parts], -2)
+
+
+class _Greedy(nn.Module):
+    """Values and the best available action."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, observation: Tensor, action_mask: Tensor) -> tuple[Tensor, Tensor]:
+        values = self.network(observation)
+        return values, greedy_actions(values, action_mask)
