@@ -86,9 +86,11 @@ def test_damage_is_found(store, cli):
     assert cli("teachers", "verify", "mpe-simple-push")[0] == 1
 
 
-def test_a_pipe_gets_plain_text(store, tmp_path):
-    """No escape sequences, also when the output cannot take any but ASCII."""
+def test_a_pipe_gets_plain_text(store, tmp_path, monkeypatch):
+    """No escape sequences, and nothing but ASCII where that is all it takes."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     found = command("-m", "benchmarl_mkt.cli", "teachers", "list", cwd=tmp_path, store=store)
     assert found.returncode == 0
     assert "\x1b" not in found.stdout
+    assert found.stdout.isascii()
     assert "mpe-simple-push-" in found.stdout

@@ -20,12 +20,9 @@ def main(arguments: list[str]) -> None:
     """Score the team in a run's folder against random play, on the same fresh episodes."""
     from rich.table import Table
 
-    import benchmarl_mkt
-
     with user_errors():
         given = read_options("evaluate", USAGE, arguments)
         numbers = {"episodes": whole(given, "episodes", 100, 1), "seed": whole(given, "seed", 0)}
-        benchmarl_mkt.register()
         from benchmarl_mkt.teams import evaluate_team, load_agents
 
         found = evaluate_team(load_agents(given["checkpoint"]), **numbers)

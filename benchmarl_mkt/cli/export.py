@@ -22,13 +22,11 @@ Example:
 
 def main(arguments: list[str]) -> None:
     """Write the file."""
-    import benchmarl_mkt
     from benchmarl_mkt.paths import check_writable
 
     with user_errors():
         given = read_options("export", USAGE, arguments)
         check_writable("out", Path(given["out"]).expanduser().parent)
-        benchmarl_mkt.register()
         from benchmarl_mkt.export import export_policy
         from benchmarl_mkt.teams import load_team
 

@@ -24,7 +24,6 @@ Example:
 
 def main(arguments: list[str]) -> None:
     """Write the GIF."""
-    import benchmarl_mkt
     from benchmarl_mkt.paths import check_writable
 
     with user_errors():
@@ -35,7 +34,6 @@ def main(arguments: list[str]) -> None:
         if out.suffix.lower() != ".gif" or out.is_dir():
             raise ValueError(f"out: {given['out']!r} must be a file that ends with .gif")
         check_writable("out", out.parent)
-        benchmarl_mkt.register()
         from benchmarl_mkt.rendering import record, write_gif
         from benchmarl_mkt.teams import load_agents
 
