@@ -28,6 +28,7 @@ from benchmarl_mkt.models import (
     MultiTaskMixer,
     StudentNetwork,
     VdnMixer,
+    VdnStateMixer,
 )
 from benchmarl_mkt.models.multitask import as_multitask
 from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
@@ -35,16 +36,17 @@ from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.replay.multitask import UPDATES
 from benchmarl_mkt.resume import ResumeCallback
+from benchmarl_mkt.teachers.builtin import builtin_config
 from benchmarl_mkt.teachers.find import check_named, find_teachers
 from benchmarl_mkt.teachers.load import Teacher
 
-MIXERS = ("qmix", "vdn", "attention", "none")
+MIXERS = ("qmix", "vdn", "vdn_s", "attention", "none")
 
 
 # What teachers' learning depends on, of the fields of MktConfig.
 TEACHER_FIELDS = (
     *("mixer", "mixing_embed_dim", "state_embed_dim", "hypernet_embed_dim"),
-    *("double_q", "standardise_rewards", "hysteresis"),
+    *("double_q", "standardise_rewards", "hysteresis", "lmbda"),
 )
 
 
@@ -176,6 +178,7 @@ class Mkt(Algorithm):
                 double_q=self.config.double_q,
                 standardise=self.config.standardise_rewards,
                 hysteresis=self.config.hysteresis,
+                lmbda=self.config.lmbda,
             ),
             True,
         )
@@ -192,6 +195,8 @@ class Mkt(Algorithm):
                 return VdnMixer()
             case "none":
                 return IndependentMixer()
+            case "vdn_s":
+                return VdnStateMixer(self.state_sizes, **hyper)
             case "attention":
                 return AttentionMixer(self.state_sizes, sizes, **hyper)
         embed, n_agents = config.mixing_embed_dim, sizes[self.tasks[0]]
@@ -314,6 +319,7 @@ class MktConfig(AlgorithmConfig):
     double_q: bool = True
     standardise_rewards: bool = True
     hysteresis: float = 1.0
+    lmbda: float = 0.0
     update: str = "sequential"
     teachers: Any = None
     teacher_store: str | None = None
@@ -333,6 +339,8 @@ class MktConfig(AlgorithmConfig):
                 raise ValueError(f"algorithm.{name}: {getattr(self, name)} must be at least 1")
         if not (_is_positive(self.hysteresis) and self.hysteresis <= 1):
             raise ValueError(f"algorithm.hysteresis: {self.hysteresis!r} must lie in (0, 1]")
+        if self.lmbda != 0 and not (_is_positive(self.lmbda) and self.lmbda <= 1):
+            raise ValueError(f"algorithm.lmbda: {self.lmbda!r} must lie in [0, 1]")
         if self.temperature != "auto" and not _is_positive(self.temperature):
             raise ValueError(
                 f"algorithm.temperature: {self.temperature!r} must be auto or a number > 0"
@@ -354,21 +362,28 @@ class MktConfig(AlgorithmConfig):
         """Whether any teacher is needed: not if a = 1 throughout."""
         return AnnealingSchedule(**self.annealing).uses_teacher
 
-    def teacher_config(self) -> MktConfig:
-        """Return the teachers' algorithm: a = 1, the defaults (QMIX) but for what is set.
+    def teacher_config(self) -> AlgorithmConfig:
+        """Return the teachers' algorithm.
+
+        By default this one with a = 1 and the defaults (QMIX) but for what ``teacher_algorithm``
+        sets; with its ``name`` one of BenchMARL's.
 
         Raises:
             ValueError: if ``teacher_algorithm`` sets what does not bear on a teacher's training,
                 or wrongly.
         """
-        unknown = set(self.teacher_algorithm) - set(TEACHER_FIELDS)
+        settings = dict(self.teacher_algorithm)
+        name = settings.pop("name", "mkt")
+        if name != "mkt":
+            return builtin_config(name, settings)
+        unknown = set(settings) - set(TEACHER_FIELDS)
         if unknown:
             raise ValueError(
                 f"algorithm.teacher_algorithm: unknown {sorted(unknown)}; it may set "
                 f"{list(TEACHER_FIELDS)}"
             )
         alone = {"start": 1.0, "end": 1.0, "fraction": 1.0}
-        return MktConfig(annealing=alone, **self.teacher_algorithm)
+        return MktConfig(annealing=alone, **settings)
 
     @classmethod
     def get_from_yaml(cls, path: str | None = None) -> MktConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarl.algorithms.common import AlgorithmConfig
@@ -108,9 +107,9 @@ def check(plan: Plan, for_teachers: bool = False) -> None:
     as_multitask(plan.model)
     check_experiment(plan.experiment)
     if plan.wants_teachers:
-        preset = teacher_experiment(algorithm)
-        for checks in (partial(check_settings, on_policy=False), check_experiment):
-            checks(preset, name="algorithm.teacher_experiment")
+        preset, name = teacher_experiment(algorithm), "algorithm.teacher_experiment"
+        check_settings(preset, algorithm.teacher_config().on_policy(), name)
+        check_experiment(preset, name)
     env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
     check_task(algorithm, task, env)
     if plan.wants_teachers:

@@ -5,6 +5,7 @@ from benchmarl_mkt.models.mixers import (
     IndependentMixer,
     MultiTaskMixer,
     VdnMixer,
+    VdnStateMixer,
 )
 from benchmarl_mkt.models.multitask import MultiTaskModel, MultiTaskModelConfig
 from benchmarl_mkt.models.policy import EpsilonGreedyPolicy
@@ -19,4 +20,5 @@ __all__ = [
     "MultiTaskModelConfig",
     "StudentNetwork",
     "VdnMixer",
+    "VdnStateMixer",
 ]

@@ -69,6 +69,43 @@ class VdnMixer(nn.Module):
         return values.sum(-1)
 
 
+class VdnStateMixer(nn.Module):
+    r"""VDN-S (`arXiv:1803.11485 <https://arxiv.org/abs/1803.11485>`_, 6.2): VDN and a state value.
+
+    .. math:: Q_{tot} = \sum_i q_i + V(z), \quad z = SE_k(s)
+
+    V, of two hidden layers, is shared by the tasks; teams may be of any sizes.
+
+    Args:
+        state_sizes: task -> size S_k of its state.
+        state_embed_dim: size of SE_k's output.
+        hypernet_embed_dim: hidden units of V.
+    """
+
+    def __init__(
+        self,
+        state_sizes: Mapping[str, int],
+        state_embed_dim: int = 32,
+        hypernet_embed_dim: int = 64,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        embed, hidden = state_embed_dim, hypernet_embed_dim
+        self.state_embeddings = nn.ModuleDict(
+            {task: nn.Linear(size, embed) for task, size in state_sizes.items()}
+        )
+        self.value = nn.Sequential(
+            *(nn.Linear(embed, hidden), nn.ReLU()),
+            *(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)),
+        )
+        self.to(device)
+
+    def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
+        """Mix values [*B, N_k] in the state [*B, S_k] of ``task`` into [*B]."""
+        z = torch.relu(self.state_embeddings[task](state.reshape(-1, state.shape[-1])))
+        return values.sum(-1) + self.value(z).view(values.shape[:-1])
+
+
 class AttentionMixer(nn.Module):
     r"""Teams of any sizes under shared weights: attention of the state over the agents.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -31,7 +31,8 @@ _TRUNKS: WeakValueDictionary[tuple, Model] = WeakValueDictionary()
 class MultiTaskModel(Model):
     r"""Eq. 1-2: :math:`Q_k(o, \cdot) = EA_k(F(E_k(o)))`, with one trunk F for all groups.
 
-    E_k and EA_k are linear layers, with a ReLU after E_k (and after F, as it is a hidden layer).
+    E_k and EA_k are linear layers, with a ReLU after E_k (and after F, as it is a hidden layer);
+    with ``layer_norm`` both are normalised before it.
     The input entries of an agent are concatenated; a centralised model (MAPPO's critic)
     concatenates the agents' too. Input [*B, n_agents, d] (or [*B, d] without agent dimension),
     output [*B, n_agents, out] (or [*B, out] if centralised).
@@ -40,6 +41,7 @@ class MultiTaskModel(Model):
         embedding_size: size of E_k's output.
         feature_size: size of F's output.
         trunk: a BenchMARL model configuration: ``name`` and the fields of its YAML.
+        layer_norm: whether the outputs of E_k and F are normalised (without learned parameters).
 
     Raises:
         ValueError: if parameters are not shared by the agents of a team, or the trunk is not one
@@ -47,7 +49,12 @@ class MultiTaskModel(Model):
     """
 
     def __init__(
-        self, embedding_size: int, feature_size: int, trunk: Mapping[str, Any], **kwargs: Any
+        self,
+        embedding_size: int,
+        feature_size: int,
+        trunk: Mapping[str, Any],
+        layer_norm: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not self.share_params:
@@ -56,6 +63,7 @@ class MultiTaskModel(Model):
                 "is shared by all agents and tasks"
             )
         self.embedding_size, self.feature_size = embedding_size, feature_size
+        self.activate = _normalised_relu if layer_norm else torch.relu
         leading = 1 if self.input_has_agent_dim else 0
         size = sum(spec.shape[leading:].numel() for spec in self.input_spec.values(True, True))
         if self.centralised and self.input_has_agent_dim:
@@ -109,7 +117,7 @@ class MultiTaskModel(Model):
         """Map inputs [*B, N, d] to outputs [*B, N, out]; see :func:`network_outputs`."""
         group, trunk = self.agent_group, self.trunk
         parts = {group: self.embedding}, trunk, {group: self.head}, {group: data}
-        return network_outputs(*parts, is_init)[group]
+        return network_outputs(*parts, is_init, self.activate)[group]
 
     def _step(self, data: Tensor, tensordict: TensorDictBase) -> Tensor:
         """One step of a recurrent trunk: reads and writes the group's hidden states."""
@@ -121,7 +129,7 @@ class MultiTaskModel(Model):
             for key in self._hidden
         }
         inputs = {
-            _IN: torch.relu(self.embedding(rows)).unsqueeze(1),
+            _IN: self.activate(self.embedding(rows)).unsqueeze(1),
             "is_init": is_init.reshape(count, 1),
             "trunk": TensorDict(state, [count, 1]),
         }
@@ -129,7 +137,7 @@ class MultiTaskModel(Model):
         for key in self._hidden:
             new = out.get(("next", "trunk", key))
             tensordict.set(("next", self.agent_group, key), new.view(*lead, *new.shape[2:]))
-        features = torch.relu(out.get(_OUT).squeeze(1))
+        features = self.activate(out.get(_OUT).squeeze(1))
         return self.head(features).view(*lead, -1)
 
     def read(self, tensordict: TensorDictBase) -> Tensor:
@@ -172,6 +180,7 @@ def network_outputs(
     heads: Mapping[str, nn.Linear],
     data: Mapping[str, Tensor],
     is_init: Tensor | None = None,
+    activate: Callable[[Tensor], Tensor] = torch.relu,
 ) -> dict[str, Tensor]:
     """Eq. 1-2 for the tasks of ``data``: contiguous 2-D products, and one pass of the trunk.
 
@@ -182,17 +191,18 @@ def network_outputs(
         data: task -> inputs [*B_k, N_k, d_k]; for a recurrent trunk sequences [B, T, N_k, d_k].
         is_init: for a recurrent trunk [B, T, 1], true in the first step of each episode; the
             trunk starts from zeros.
+        activate: the activation after E_k and F.
 
     Returns:
         Task -> outputs [*B_k, N_k, out_k].
     """
     embedded = {
-        task: torch.relu(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
+        task: activate(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
         for task, x in data.items()
     }
     features = _features(trunk, list(embedded.values()), is_init)
     return {
-        task: heads[task](torch.relu(part)).view(*data[task].shape[:-1], -1)
+        task: heads[task](activate(part)).view(*data[task].shape[:-1], -1)
         for task, part in zip(data, features)
     }
 
@@ -214,6 +224,10 @@ def _features(trunk: Model, inputs: list[Tensor], is_init: Tensor | None) -> lis
         part.view(x.shape[0], x.shape[2], x.shape[1], -1).transpose(1, 2).flatten(0, 2)
         for part, x in zip(parts, inputs)
     ]
+
+
+def _normalised_relu(rows: Tensor) -> Tensor:
+    return torch.relu(nn.functional.layer_norm(rows, rows.shape[-1:]))
 
 
 def _join(parts: list[Tensor]) -> Tensor:
@@ -258,7 +272,11 @@ class MultiTaskModelConfig(ModelConfig):
         }
     )
 
+    layer_norm: bool = False
+
     def __post_init__(self) -> None:
+        if type(self.layer_norm) is not bool:
+            raise ValueError(f"model.layer_norm: {self.layer_norm!r} must be true or false")
         for name in ("embedding_size", "feature_size"):
             size = getattr(self, name)
             if type(size) is not int or size < 1:

@@ -69,10 +69,11 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
     def _values(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Every task's action values; a trunk without hidden states runs once for all."""
         agents = dict(self.agents.items())
-        trunk = next(iter(agents.values())).trunk
+        first = next(iter(agents.values()))
+        trunk = first.trunk
         if any(agent.is_recurrent or agent.trunk is not trunk for agent in agents.values()):
             return {task: agent.evaluate(tensordict) for task, agent in agents.items()}
         embeddings = {task: agent.embedding for task, agent in agents.items()}
         heads = {task: agent.head for task, agent in agents.items()}
         inputs = {task: agent.read(tensordict) for task, agent in agents.items()}
-        return network_outputs(embeddings, trunk, heads, inputs)
+        return network_outputs(embeddings, trunk, heads, inputs, activate=first.activate)

@@ -26,6 +26,7 @@ class StudentNetwork(nn.Module):
             raise ValueError("agents: the networks of a student must share one trunk")
         self.embeddings = nn.ModuleDict({task: net.embedding for task, net in agents.items()})
         self.trunk = next(iter(agents.values())).trunk
+        self.activate = next(iter(agents.values())).activate
         self.heads = nn.ModuleDict({task: net.head for task, net in agents.items()})
         self.mixer = mixer
 
@@ -33,4 +34,5 @@ class StudentNetwork(nn.Module):
         self, observations: Mapping[str, Tensor], is_init: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Map each task's observations [*B, N, D] to its action values [*B, N, A] (Eq. 1-2)."""
-        return network_outputs(self.embeddings, self.trunk, self.heads, observations, is_init)
+        parts = self.embeddings, self.trunk, self.heads
+        return network_outputs(*parts, observations, is_init, self.activate)

@@ -17,9 +17,9 @@ from benchmarl_mkt.objectives.td import (
     chosen_values,
     greedy_actions,
     hysteretic_square,
+    lambda_targets,
     masked_mean,
     standardise_rewards,
-    td_targets,
 )
 
 
@@ -45,6 +45,7 @@ class MktLoss(LossModule):
         double_q: choose the next action with the online network (Table III: yes).
         standardise: standardise rewards per minibatch (Table III: yes).
         hysteresis: weight of negative TD errors (1: all errors count the same).
+        lmbda: lambda of Peng's Q(lambda), 0 to 1 (Eq. 5: 0, one step).
 
     The returned tensordict has ``loss`` (to minimise) and, detached, ``kl``, ``td``, ``q_tot``
     and ``alpha``, means over the batch's tasks; ``last_terms`` keeps them apart, task by task.
@@ -83,6 +84,7 @@ class MktLoss(LossModule):
         double_q: bool = True,
         standardise: bool = True,
         hysteresis: float = 1.0,
+        lmbda: float = 0.0,
     ):
         super().__init__()
         self.tasks = list(network.embeddings)
@@ -96,7 +98,8 @@ class MktLoss(LossModule):
                 raise ValueError(f"temperature: {value} of task '{task}' must be > 0")
         self.temperature = dict(temperature)
         self.share_temperature = share_temperature
-        self.double_q, self.standardise, self.hysteresis = double_q, standardise, hysteresis
+        self.double_q, self.standardise = double_q, standardise
+        self.hysteresis, self.lmbda = hysteresis, lmbda
         self.register_buffer("alpha", torch.tensor(1.0))
         self.last_terms: dict[str, dict[str, Tensor]] = {}
 
@@ -207,7 +210,7 @@ class MktLoss(LossModule):
         if q_tot.ndim > rewards.ndim:  # independent learners: an error for every agent
             steps = tuple(step.unsqueeze(-1).expand_as(q_tot) for step in steps)
         rewards, terminated, valid = steps
-        target = td_targets(rewards, following, terminated, self.discount)
+        target = lambda_targets(rewards, following, terminated, valid, self.discount, self.lmbda)
         return masked_mean(hysteretic_square(target - q_tot, self.hysteresis), valid)
 
     def _kl(self, task: str, batch: dict, values: Tensor) -> Tensor:

@@ -39,7 +39,39 @@ def chosen_values(values: Tensor, actions: Tensor) -> Tensor:
 
 def td_targets(rewards: Tensor, next_values: Tensor, terminated: Tensor, gamma: float) -> Tensor:
     r"""Eq. 5's target :math:`y = r + \gamma (1 - terminated) Q_{tot}^-(s', \cdot)`, all [*B]."""
-    return rewards + gamma * (~terminated) * next_values
+    return rewards + gamma * next_values * (~terminated)
+
+
+def lambda_targets(
+    rewards: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    valid: Tensor,
+    gamma: float,
+    lmbda: float,
+) -> Tensor:
+    r"""Peng's Q(lambda): targets that look further than one step, over segments [B, T, ...].
+
+    .. math::
+        G_t = r_t + \gamma (1 - terminated_t) ((1 - \lambda) Q_{tot}^-(s_{t+1}) + \lambda G_{t+1})
+
+    computed from the end; where step t + 1 is not ``valid`` (another episode, idle, or its own
+    next observation lost) and in the last step, :math:`Q_{tot}^-(s_{t+1})` takes the place of the
+    bracket. What is not valid does not reach what is. Actions that explored are not cut off
+    (`Peng and Williams 1996 <https://doi.org/10.1007/BF00114731>`_; with deep networks
+    `arXiv:2103.00107 <https://arxiv.org/abs/2103.00107>`_). With ``lmbda`` 0 this is
+    :func:`td_targets`, with 1 the return of the segment.
+    """
+    if lmbda == 0:
+        return td_targets(rewards, next_values, terminated, gamma)
+    ahead = next_values[:, -1]
+    targets = torch.empty_like(rewards)
+    for t in range(rewards.shape[1] - 1, -1, -1):
+        targets[:, t] = td_targets(rewards[:, t], ahead, terminated[:, t], gamma)
+        if t:
+            mixed = torch.lerp(next_values[:, t - 1], targets[:, t], lmbda)
+            ahead = torch.where(valid[:, t], mixed, next_values[:, t - 1])
+    return targets
 
 
 def hysteretic_square(error: Tensor, hysteresis: float) -> Tensor:

@@ -31,8 +31,6 @@ _IRRELEVANT = {
     "wandb_extra_kwargs", "create_json", "save_folder", "restore_file", "restore_map_location",
     "checkpoint_interval", "checkpoint_at_end", "keep_checkpoints_num",
     "exclude_buffer_from_checkpoint", "parallel_collection",
-    "on_policy_collected_frames_per_batch", "on_policy_n_envs_per_worker",
-    "on_policy_n_minibatch_iters", "on_policy_minibatch_size",
 }  # fmt: skip
 
 
@@ -124,12 +122,9 @@ def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe
     """Return the recipe of the teacher of task ``name`` that a student's configuration asks for."""
     single = task.single(name)
     team, model = single.team_configs[0], teacher_model(config)
-    experiment = asdict(teacher_experiment(config))
-    algorithm = {
-        key: value
-        for key, value in asdict(config.teacher_config()).items()
-        if not key.startswith("teacher")
-    }
+    experiment, algorithm = asdict(teacher_experiment(config)), config.teacher_config()
+    unused = "off_policy_" if algorithm.on_policy() else "on_policy_"
+    settings = {k: v for k, v in asdict(algorithm).items() if not k.startswith("teacher")}
     return Recipe(
         task={
             "task": team.task,
@@ -140,9 +135,13 @@ def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe
             "agent_id": single.config["agent_id"],
             "reward": single.config["reward"],
         },
-        algorithm={"name": "mkt", **algorithm},
+        algorithm={"name": config.teacher_algorithm.get("name", "mkt"), **settings},
         model={**model_to_dict(model), "trunk": model_to_dict(trunk_config(model.trunk))},
-        experiment={k: v for k, v in experiment.items() if k not in _IRRELEVANT},
+        experiment={
+            key: value
+            for key, value in experiment.items()
+            if key not in _IRRELEVANT and not key.startswith(unused)
+        },
         seed=config.teacher_seed,
     )
 

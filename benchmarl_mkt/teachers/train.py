@@ -22,6 +22,7 @@ from benchmarl_mkt import resume
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
+from benchmarl_mkt.guards import GuardCallback
 from benchmarl_mkt.models.multitask import MultiTaskModel, as_multitask
 from benchmarl_mkt.reporting.statistics import mean_interval
 from benchmarl_mkt.serialisation import model_to_dict
@@ -108,13 +109,14 @@ def _train(
     preset.restore_file = resume.in_folder(folder / "run")
     preset.checkpoint_at_end, preset.checkpoint_interval = False, 0
     best = BestPolicy()
+    callbacks = [best, resume.ResumeCallback(), GuardCallback()]
     experiment = Experiment(
         task=task,
         algorithm_config=config.teacher_config(),
         model_config=teacher_model(config),
         seed=config.teacher_seed,
         config=preset,
-        callbacks=[best, *([ShowProgress(progress, best)] if progress else [])],
+        callbacks=[*callbacks, *([ShowProgress(progress, best)] if progress else [])],
     )
     with contextlib.redirect_stderr(io.StringIO()):
         resume.run(experiment)

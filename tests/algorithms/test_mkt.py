@@ -1,12 +1,12 @@
 import csv
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from benchmarl.algorithms import QmixConfig
+from benchmarl.algorithms import MappoConfig, QmixConfig
 from benchmarl.benchmark import Benchmark
 from benchmarl.experiment import Experiment
 from benchmarl.experiment.callback import Callback
@@ -72,6 +72,8 @@ def test_teachers_are_trained_by_td_alone():
     independent = {"mixer": "none", "hysteresis": 0.4}
     own = MktConfig(mixer="vdn", teacher_algorithm=independent).teacher_config()
     assert own == MktConfig(annealing=ALONE, **independent)
+    mappo = MktConfig(teacher_algorithm={"name": "mappo", "lmbda": 0.5}).teacher_config()
+    assert mappo == replace(MappoConfig.get_from_yaml(), lmbda=0.5)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,11 @@ def test_teachers_are_trained_by_td_alone():
         ({"hysteresis": 1.5}, r"^algorithm\.hysteresis: 1\.5 must lie in \(0, 1\]"),
         ({"teacher_algorithm": {"update": "joint"}}, r"^algorithm\.teacher_algorithm: .*'update'"),
         ({"teacher_algorithm": {"mixer": "sum"}}, r"^algorithm\.mixer: 'sum'"),
+        ({"teacher_algorithm": {"name": "coma"}}, r"teacher_algorithm\.name: 'coma' must be mkt"),
+        ({"teacher_algorithm": {"name": "maddpg"}}, r"'maddpg' must be mkt or one of \['i"),
+        ({"teacher_algorithm": {"name": "vdn", "mixer": "vdn"}}, r"'mixer'\]; vdn has \['delay"),
+        ({"lmbda": 1.5}, r"^algorithm\.lmbda: 1\.5 must lie in \[0, 1\]"),
+        ({"lmbda": "much"}, r"^algorithm\.lmbda: 'much' must lie"),
         ({"update": "random"}, r"^algorithm\.update: 'random'"),
         ({"temperature": 0}, r"^algorithm\.temperature: 0"),
         ({"temperature": -1.0}, r"^algorithm\.temperature: -1"),

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarl_mkt.models import AttentionMixer, IndependentMixer, MultiTaskMixer, VdnMixer
+from benchmarl_mkt.models import (
+    AttentionMixer,
+    IndependentMixer,
+    MultiTaskMixer,
+    VdnMixer,
+    VdnStateMixer,
+)
 
 STATES = {"one": 3, "two": 5}
 NUMBERS = st.floats(-10, 10)
@@ -94,6 +100,23 @@ def test_the_state_matters():
 def test_vdn_is_the_sum_whatever_the_state():
     values = torch.tensor([[1.0, 2.0, 3.5], [-1.0, 0.0, 0.5]])
     assert VdnMixer()("any", values, torch.randn(2, 9)).tolist() == [6.5, -0.5]
+
+
+@pytest.mark.parametrize("task", STATES)
+def test_vdn_s_is_the_sum_and_a_value_of_the_state(task):
+    mixer = VdnStateMixer(STATES, 4, 7).double()
+    values, state = torch.randn(2, 4, 3).double(), torch.randn(2, 4, STATES[task]).double()
+    p = {name: tensor.detach().numpy() for name, tensor in mixer.named_parameters()}
+
+    def linear(name, x):
+        return p[f"{name}.weight"] @ x + p[f"{name}.bias"]
+
+    result = mixer(task, values, state)
+    for index in np.ndindex(2, 4):
+        z = np.maximum(linear(f"state_embeddings.{task}", state[index].numpy()), 0)
+        hidden = np.maximum(linear("value.2", np.maximum(linear("value.0", z), 0)), 0)
+        expected = values[index].sum().item() + linear("value.4", hidden)[0]
+        assert result[index].item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_independent_learners_keep_their_values():

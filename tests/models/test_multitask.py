@@ -46,6 +46,24 @@ def test_equations_1_and_2_by_hand(batch):
         torch.testing.assert_close(model(data)[task, "action_value"], expected)
 
 
+def test_layer_norm_before_both_activations():
+    agents = make_agents(SIZES, small_model(layer_norm=True))
+    for task, model in agents.items():
+        data = agents_data(task, 7)
+        (trunk,) = [m for m in model.trunk.modules() if isinstance(m, torch.nn.Linear)]
+
+        def normalised(rows):
+            centred = rows - rows.mean(-1, keepdim=True)
+            return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+        hidden = torch.relu(normalised(model.embedding(data[task, "observation"])))
+        expected = model.head(torch.relu(normalised(trunk(hidden))))
+        torch.testing.assert_close(model(data)[task, "action_value"], expected)
+    student = StudentNetwork(agents, VdnMixer())
+    observation = data[task, "observation"]
+    torch.testing.assert_close(student({task: observation})[task], expected)
+
+
 def test_one_trunk_for_all_tasks_of_an_experiment_and_none_for_two():
     first, second = make_agents(SIZES), make_agents(SIZES)
     assert first["one"].trunk is first["two"].trunk

@@ -46,6 +46,7 @@ class LocalValues(nn.Module):
     def __init__(self, student: StudentNetwork):
         super().__init__()
         self.embeddings, self.trunk, self.heads = student.embeddings, student.trunk, student.heads
+        self.activate = student.activate
 
     forward = StudentNetwork.forward
 

@@ -6,11 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torchrl.objectives.value.functional import td_lambda_return_estimate
 
 from benchmarl_mkt.objectives.td import (
     chosen_values,
     greedy_actions,
     hysteretic_square,
+    lambda_targets,
     masked_mean,
     standardise_rewards,
     td_targets,
@@ -95,3 +97,64 @@ def test_masked_mean_counts_true_entries_only():
     assert masked_mean(values, torch.tensor([True, True, False])).item() == 1.5
     assert masked_mean(values).item() == 11.0
     assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).item() == 0.0
+
+
+def segments(batch=6, steps=7, seed=0):
+    """Rewards, next values, terminated, truncated and valid of episodes that end in segments."""
+    generator = torch.Generator().manual_seed(seed)
+    rewards, values = torch.randn(2, batch, steps, generator=generator, dtype=torch.float64)
+    ends = torch.rand(batch, steps, generator=generator) < 0.25
+    terminated = ends & (torch.rand(batch, steps, generator=generator) < 0.5)
+    return rewards, values, terminated, ends & ~terminated
+
+
+def test_lambda_targets_by_hand():
+    """Three steps, gamma 1/2, lambda 1/2, the last one terminal."""
+    rewards, following = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[10.0, 20.0, 30.0]])
+    terminated = torch.tensor([[False, False, True]])
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    third = 4.0
+    second = 2 + 0.5 * (0.5 * 20 + 0.5 * third)
+    first = 1 + 0.5 * (0.5 * 10 + 0.5 * second)
+    found = lambda_targets(rewards, following, terminated, valid, 0.5, 0.5)
+    assert found.tolist() == [[first, second, third]]
+    valid[0, 1] = False  # the first step cannot look beyond its next state
+    found = lambda_targets(rewards, following, terminated, valid, 0.5, 0.5)
+    assert found.tolist() == [[1 + 0.5 * 10, second, third]]
+
+
+def test_lambda_zero_is_one_step_and_one_is_the_return():
+    rewards, values, terminated, _ = segments()
+    valid = torch.ones_like(terminated)
+    one_step = lambda_targets(rewards, values, terminated, valid, 0.9, 0.0)
+    assert torch.equal(one_step, td_targets(rewards, values, terminated, 0.9))
+    assert torch.equal(one_step, lambda_targets(rewards, values, terminated, ~valid, 0.9, 0.7))
+    never = torch.zeros_like(terminated)
+    powers = 0.9 ** torch.arange(8, dtype=torch.float64)
+    expected = (rewards * powers[:7]).sum(1) + powers[7] * values[:, -1]
+    found = lambda_targets(rewards, values, never, valid, 0.9, 1.0)[:, 0]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("lmbda", [0.3, 0.8, 1.0])
+def test_lambda_targets_equal_torchrls(lmbda):
+    """Ends in the middle: after a time limit the team idles, so the next observation is known."""
+    rewards, values, terminated, truncated = segments(batch=50)
+    valid = torch.ones_like(terminated)
+    valid[:, 1:] = ~truncated[:, :-1]  # idle after a time limit
+    ours = lambda_targets(rewards, values, terminated, valid, 0.97, lmbda)
+    parts = (part.unsqueeze(-1) for part in (values, rewards, terminated | truncated, terminated))
+    value, reward, done, terminated = parts
+    theirs = td_lambda_return_estimate(0.97, lmbda, value, reward, done=done, terminated=terminated)
+    torch.testing.assert_close(ours[valid], theirs.squeeze(-1)[valid])
+
+
+def test_what_is_not_valid_does_not_reach_what_is():
+    rewards, values, terminated, _ = segments()
+    valid = torch.ones_like(terminated)
+    valid[:, 3] = False
+    clean = lambda_targets(rewards, values, terminated, valid, 0.9, 0.8)
+    rewards[:, 3], values[:, 3] = torch.nan, torch.inf
+    dirty = lambda_targets(rewards, values, terminated, valid, 0.9, 0.8)
+    assert torch.equal(dirty[:, :3], clean[:, :3])
+    assert torch.equal(dirty[:, 4:], clean[:, 4:])

@@ -188,6 +188,25 @@ def test_a_recurrent_teacher(tmp_path):
     experiment.close()
 
 
+def test_a_student_learns_from_mappo_teachers(tmp_path):
+    config = MktConfig(
+        teacher_store=str(tmp_path / "store"),
+        teacher_experiment=str(write_tiny_experiment(tmp_path)),
+        teacher_algorithm={"name": "mappo", "entropy_coef": 0.01},
+    )
+    task = task_set(PUSH)
+    teacher = load_teacher(train_teacher(config, task, "simple_push"))
+    assert (teacher.kind, teacher.temperature) == ("logits", 1.0)
+    assert teacher.metadata["recipe"]["algorithm"]["name"] == "mappo"
+    assert teacher.metadata["recipe"]["algorithm"]["entropy_coef"] == 0.01
+    kept = teacher.metadata["recipe"]["experiment"]
+    assert "on_policy_minibatch_size" in kept
+    assert not any(key.startswith("off_policy_") for key in kept)
+    experiment = make_experiment(tmp_path, task, config)
+    assert experiment.algorithm.temperatures == {"simple_push": 1.0}
+    experiment.run()
+
+
 def test_a_student_learns_from_recurrent_teachers(tmp_path):
     """Whatever its own trunk: values are stored for whole episodes."""
     config = MktConfig(
