@@ -12,22 +12,39 @@ from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from benchmarl_mkt.win_rates import episodes_won
+
 
 class Evaluation(NamedTuple):
-    """One evaluation: frames collected, mean returns of the tasks [K], the policy's weights."""
+    """One evaluation.
+
+    Attributes:
+        frames: frames collected before it.
+        returns: the tasks' mean returns [K].
+        levels: what counts, [K]: the win rate of a task that knows victories, else the return.
+        weights: the policy's.
+    """
 
     frames: int
     returns: Tensor
+    levels: Tensor
     weights: dict[str, Tensor]
+
+    def matches(self, other: Evaluation) -> bool:
+        """Whether it is as good on every task: more battles won, or as many and the return."""
+        higher, same = self.levels > other.levels, self.levels == other.levels
+        return bool((higher | (same & (self.returns >= other.returns))).all())
 
 
 class BestPolicy(Callback):
     """Keeps the policy's weights of the evaluations among which the best one is.
 
-    With one task the best evaluation has the highest mean return. With several it has the highest
-    mean over the tasks of the return scaled from the run's worst evaluation of that task (0) to
-    its best (1): no task's unit counts more than another's. Only evaluations that no other one
-    matches on every task are kept; the best is always among them.
+    With one task the best evaluation has the highest mean return, or the highest win rate if the
+    task knows victories. With several it has the highest mean over the tasks of the win rate, or
+    of the return scaled from the run's worst evaluation of that task (0) to its best (1): no task's
+    unit counts more than another's. Among equals, common with win rates, the mean return decides.
+    Only evaluations that no other one matches on every task are kept; the best is always among
+    them.
 
     Works with any algorithm. Attribute ``evaluations`` holds those kept, oldest first.
     """
@@ -42,13 +59,18 @@ class BestPolicy(Callback):
         """Consider the policy of this evaluation."""
         groups = self.experiment.algorithm.group_map
         returns = torch.stack([_mean_return(rollouts, group) for group in groups]).cpu()
-        self.low = returns if self.low is None else torch.minimum(self.low, returns)
-        self.high = returns if self.high is None else torch.maximum(self.high, returns)
-        if any((kept.returns >= returns).all() for kept in self.evaluations):
+        levels, low, high = returns.clone(), returns.clone(), returns.clone()
+        for index, group in enumerate(groups):
+            if (wins := episodes_won(rollouts, group)) is not None:
+                levels[index], low[index], high[index] = wins.float().mean(), 0.0, 1.0
+        self.low = low if self.low is None else torch.minimum(self.low, low)
+        self.high = high if self.high is None else torch.maximum(self.high, high)
+        found = Evaluation(self.experiment.total_frames, returns, levels, {})
+        if any(kept.matches(found) for kept in self.evaluations):
             return
-        self.evaluations = [kept for kept in self.evaluations if (kept.returns > returns).any()]
+        self.evaluations = [kept for kept in self.evaluations if not found.matches(kept)]
         weights = copy.deepcopy(self.experiment.policy.state_dict())
-        self.evaluations.append(Evaluation(self.experiment.total_frames, returns, weights))
+        self.evaluations.append(found._replace(weights=weights))
 
     @property
     def best(self) -> Evaluation | None:
@@ -56,8 +78,13 @@ class BestPolicy(Callback):
         if not self.evaluations:
             return None
         span = (self.high - self.low).clamp(min=1e-9)
-        scores = [((kept.returns - self.low) / span).mean() for kept in self.evaluations]
-        return self.evaluations[int(torch.stack(scores).argmax())]
+        return max(
+            self.evaluations,
+            key=lambda kept: (
+                float(((kept.levels - self.low) / span).mean()),
+                float(kept.returns.mean()),
+            ),
+        )
 
     def on_state_dict(self, state_dict: dict[str, Any]) -> None:
         kept = [evaluation._asdict() for evaluation in self.evaluations]

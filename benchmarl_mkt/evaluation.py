@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from benchmarl.models.common import ModelConfig
@@ -13,6 +13,7 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 
 from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.environments.wins import won
 from benchmarl_mkt.objectives.td import greedy_actions, random_actions
 
 if TYPE_CHECKING:
@@ -22,7 +23,13 @@ Policy = Callable[[TensorDictBase], TensorDictBase]
 Watch = Callable[[str, Tensor, TensorDictBase], None]
 
 
-@torch.no_grad()
+class Episodes(NamedTuple):
+    """Episodes that were played, task by task."""
+
+    returns: dict[str, Tensor]  # team returns [episodes]
+    won: dict[str, Tensor]  # bool [episodes], of the tasks that know victories
+
+
 def play(
     task: MultiTaskClass,
     policy: Policy,
@@ -31,7 +38,20 @@ def play(
     device: DEVICE_TYPING = "cpu",
     model_config: ModelConfig | None = None,
 ) -> dict[str, Tensor]:
-    """Play fresh episodes of every task in the set: task -> team returns [episodes].
+    """Return the returns alone of :func:`play_episodes`: task -> [episodes]."""
+    return play_episodes(task, policy, episodes, seed, device, model_config).returns
+
+
+@torch.no_grad()
+def play_episodes(
+    task: MultiTaskClass,
+    policy: Policy,
+    episodes: int,
+    seed: int,
+    device: DEVICE_TYPING = "cpu",
+    model_config: ModelConfig | None = None,
+) -> Episodes:
+    """Play fresh episodes of every task in the set.
 
     The same seed gives the same initial states (and the same random actions), so that policies
     can be compared episode by episode. The policy acts deterministically where it can; the
@@ -50,6 +70,11 @@ def play(
         bare = env
         env = _add_rnn_transforms(lambda: bare, bare.group_map, model_config)()
     returns = {name: torch.zeros(episodes, device=device) for name in env.teams}
+    wins = {
+        name: torch.zeros(episodes, dtype=torch.bool, device=device)
+        for name, team in env.teams.items()
+        if team.knows_wins
+    }
     playing = torch.ones(episodes, dtype=torch.bool, device=device)
     with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):
         torch.manual_seed(seed)
@@ -58,10 +83,12 @@ def play(
             after = env.step(policy(data))
             for name, total in returns.items():
                 total += after.get(("next", name, "reward"))[:, 0, 0] * playing
+            for name, flags in wins.items():
+                flags |= won(after, name) & playing
             data = step_mdp(after)
             playing &= ~data.get("done").squeeze(-1)
     env.close()
-    return {name: total.cpu() for name, total in returns.items()}
+    return Episodes(*({name: row.cpu() for name, row in rows.items()} for rows in (returns, wins)))
 
 
 def random_policy(tasks: Iterable[str]) -> Policy:

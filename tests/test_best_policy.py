@@ -85,6 +85,59 @@ def test_dropping_beaten_evaluations_loses_no_best(rows):
     assert scores[found.frames] == pytest.approx(scores.max().item(), abs=1e-5)
 
 
+def with_wins(rows) -> BestPolicy:
+    """As :func:`evaluated`, with rows (wins of 4 episodes, mean return) of one task that has wins
+    and a task that has not."""
+    best = BestPolicy()
+    groups = dict.fromkeys(("battle", "game"))
+    best.experiment = SimpleNamespace(algorithm=SimpleNamespace(group_map=groups))
+    for number, (wins, earned, other) in enumerate(rows):
+        best.experiment.policy, best.experiment.total_frames = torch.nn.Linear(1, 1), number
+        rollouts = []
+        for episode in range(4):
+            after = {
+                "battle": {"reward": torch.full((2, 3, 1), earned / 2)},
+                "game": {"reward": torch.full((2, 3, 1), other / 2)},
+                "won": {"battle": torch.tensor([[False], [episode < wins]])},
+                "done": torch.tensor([[False], [True]]),
+            }
+            rollouts.append(TensorDict({"next": after}, [2]))
+        best.on_evaluation_end(rollouts)
+    return best
+
+
+def test_battles_won_count_more_than_returns():
+    best = with_wins([(1, 15.0, 0.0), (2, 10.0, 0.0), (1, 19.0, 0.0)]).best
+    assert best.frames == 1
+    assert best.levels.tolist() == [0.5, 0.0]
+
+
+def test_returns_decide_among_equal_win_rates():
+    best = with_wins([(2, 10.0, 0.0), (2, 12.0, 0.0), (2, 11.0, 0.0), (1, 20.0, 0.0)])
+    assert best.best.frames == 1
+    assert len(best.evaluations) == 1
+
+
+def test_win_rates_count_as_they_are_and_returns_by_their_range():
+    """The game's returns reach from 0 to 100: 0.5 + 0.9, 1.0 + 0.2 and 0.75 + 1.0, halved."""
+    best = with_wins([(0, 0.0, 0.0), (2, 10.0, 90.0), (4, 20.0, 20.0), (3, 15.0, 100.0)])
+    assert best.best.frames == 3
+    assert [kept.frames for kept in best.evaluations] == [2, 3]
+
+
+WINS_AND_RETURNS = st.tuples(st.integers(0, 4), st.integers(-9, 9), st.integers(-9, 9))
+
+
+@given(st.lists(WINS_AND_RETURNS, min_size=1, max_size=12))
+def test_dropping_beaten_evaluations_loses_no_best_with_wins(rows):
+    values = torch.tensor(rows, dtype=torch.float)
+    game = values[:, 2]
+    scaled = (game - game.min()) / (game.max() - game.min()).clamp(min=1e-9)
+    scores = (values[:, 0] / 4 + scaled) / 2
+    found = with_wins([(w, float(b), float(g)) for w, b, g in rows]).best.frames
+    assert scores[found] == pytest.approx(scores.max().item(), abs=1e-5)
+
+
 def test_nothing_is_best_before_the_first_evaluation():
     assert BestPolicy().best is None
 

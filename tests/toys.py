@@ -24,6 +24,7 @@ DEFAULTS = {
     "terminal": True,  # whether an episode ends as terminated or as truncated
     "masked": False,  # whether action (t + i) % n_actions of agent i is unavailable at time t
     "limit": 100,  # max_steps of the task
+    "wins": False,  # whether an episode is won by ending with action 1 of the first agent
     "breaks": None,  # [steps, "nan" or "error"]: what happens after so many steps
 }
 
@@ -73,6 +74,9 @@ class ToyEnv(EnvBase):
                 )
             action[group] = Composite(action=Categorical(n_actions, shape=shape), shape=shape)
             reward[group] = Composite(reward=Unbounded((*shape, 1)), shape=shape)
+        if self.config["wins"]:
+            battle_won = Categorical(2, shape=batch, dtype=torch.bool)
+            observation["info"] = Composite(battle_won=battle_won, shape=batch)
         self.observation_spec, self.action_spec, self.reward_spec = observation, action, reward
         self.done_spec = Composite(
             {
@@ -115,9 +119,10 @@ class ToyEnv(EnvBase):
                 raise ValueError(f"illegal action {action.tolist()} at {self._t.tolist()}")
             rewards[group] = ((action + 1.0) * (agent + 1.0) + time).unsqueeze(-1)
         self._t = self._t + 1
-        return self._output(rewards)
+        first = tensordict.get((next(iter(self.group_map)), "action"))[..., 0]
+        return self._output(rewards, (self._t >= self._length) & (first == 1))
 
-    def _output(self, rewards: dict | None = None) -> TensorDict:
+    def _output(self, rewards: dict | None = None, won=None) -> TensorDict:
         ended = (self._t >= self._length).unsqueeze(-1)
         never = torch.zeros_like(ended)
         terminal = self.config["terminal"]
@@ -129,6 +134,9 @@ class ToyEnv(EnvBase):
             },
             batch_size=self.batch_size,
         )
+        if self.config["wins"]:
+            flags = torch.zeros_like(self._t, dtype=torch.bool) if won is None else won
+            out["info"] = TensorDict({"battle_won": flags}, batch_size=self.batch_size)
         for group, (count, n_actions, extra) in self.config["groups"].items():
             shape = (*self.batch_size, count)
             agent = torch.arange(count).expand(shape)

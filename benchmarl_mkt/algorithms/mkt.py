@@ -39,6 +39,7 @@ from benchmarl_mkt.resume import ResumeCallback
 from benchmarl_mkt.teachers.builtin import builtin_config
 from benchmarl_mkt.teachers.find import check_named, find_teachers
 from benchmarl_mkt.teachers.load import Teacher
+from benchmarl_mkt.win_rates import WinRates
 
 MIXERS = ("qmix", "vdn", "vdn_s", "attention", "none")
 
@@ -84,7 +85,7 @@ class Mkt(Algorithm):
         """Add what works around BenchMARL's loop: resume first, innermost at the collector."""
         added = [
             kind()
-            for kind in (ResumeCallback, GuardCallback)
+            for kind in (ResumeCallback, GuardCallback, WinRates)
             if not any(isinstance(callback, kind) for callback in experiment.callbacks)
         ]
         added.append(StudentCallback(self))

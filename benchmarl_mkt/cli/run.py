@@ -79,6 +79,7 @@ def _train(cfg, name: str, task, algorithm, folder: Path, console) -> None:
     from benchmarl_mkt.reporting.summary import describe, summarise
     from benchmarl_mkt.teachers.ensure import ensure_teachers
     from benchmarl_mkt.teams import FOLDER, export_team
+    from benchmarl_mkt.win_rates import WinRates
 
     if isinstance(algorithm, MktConfig) and algorithm.uses_teacher:
         ensure_teachers(algorithm, task, console)
@@ -87,7 +88,7 @@ def _train(cfg, name: str, task, algorithm, folder: Path, console) -> None:
         cfg.experiment.restore_file = resume.in_folder(folder)
     with user_errors():
         experiment = load_experiment_from_hydra(
-            cfg, name, callbacks=[best, resume.ResumeCallback(), GuardCallback()]
+            cfg, name, callbacks=[best, resume.ResumeCallback(), GuardCallback(), WinRates()]
         )
     is_set = isinstance(task, MultiTaskClass)
     if is_set:

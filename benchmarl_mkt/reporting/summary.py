@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from benchmarl.experiment import Experiment
-from torch import Tensor
 
 from benchmarl_mkt.best_policy import BestPolicy
-from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
+from benchmarl_mkt.evaluation import Episodes, play_episodes, random_policy, teachers_policy
 from benchmarl_mkt.reporting.runs import FORMAT
 from benchmarl_mkt.reporting.statistics import mean_interval, normalised_score
 
@@ -71,37 +70,43 @@ def summarise(
     policies = {"random": random_policy(tasks), "student": experiment.policy}
     if teachers:
         policies["teacher"] = teachers_policy(teachers)
-    returns = {who: _play(experiment, policy, EPISODES, seed) for who, policy in policies.items()}
+    played = {who: _play(experiment, policy, EPISODES, seed) for who, policy in policies.items()}
     if best is not None and best.best is not None:
         with best.in_use():
             absolute = summary["absolute_episodes"], _ABSOLUTE_SEED + experiment.seed
-            returns["best"] = _play(experiment, experiment.policy, *absolute)
+            played["best"] = _play(experiment, experiment.policy, *absolute)
         summary["best_at_frames"] = best.best.frames
-        _write_absolute_metrics(experiment, returns["best"])
-    summary["tasks"] = {task: _row(experiment, task, returns) for task in tasks}
+        _write_absolute_metrics(experiment, played["best"])
+    summary["tasks"] = {task: _row(experiment, task, played) for task in tasks}
     summary["finished"] = True
     return _write(experiment, summary)
 
 
-def _play(experiment: Experiment, policy, episodes: int, seed: int) -> dict[str, Tensor]:
+def _play(experiment: Experiment, policy, episodes: int, seed: int) -> Episodes:
     device, model = experiment.config.train_device, experiment.model_config
-    return play(experiment.task, policy, episodes, seed, device, model)
+    return play_episodes(experiment.task, policy, episodes, seed, device, model)
 
 
-def _write_absolute_metrics(experiment: Experiment, returns: dict[str, Tensor]) -> None:
-    """Put the mean returns of the best policy where BenchMARL keeps its luckiest episode."""
+def _write_absolute_metrics(experiment: Experiment, played: Episodes) -> None:
+    """Put the means of the best policy where BenchMARL keeps its luckiest episode."""
     writer = experiment.logger.json_writer
-    means = {f"{task}_return": [float(values.mean())] for task, values in returns.items()}
-    means["return"] = [float(torch.stack(list(returns.values())).mean())]
+    means = {f"{task}_return": [float(values.mean())] for task, values in played.returns.items()}
+    means["return"] = [float(torch.stack(list(played.returns.values())).mean())]
+    for task, flags in played.won.items():
+        means[f"{task}_win_rate"] = [float(flags.float().mean())]
     writer.run_data["absolute_metrics"] = means
     Path(writer.path).write_text(json.dumps(writer.data, indent=4))
 
 
-def _row(experiment: Experiment, task: str, returns: dict[str, dict[str, Tensor]]) -> dict:
+def _row(experiment: Experiment, task: str, played: dict[str, Episodes]) -> dict:
     algorithm, collector = experiment.algorithm, experiment.collector
-    row = {who: mean_interval(per[task].numpy())._asdict() for who, per in returns.items()}
+    row = {who: mean_interval(per.returns[task].numpy())._asdict() for who, per in played.items()}
+    for who, per in played.items():
+        if task in per.won:
+            interval = mean_interval(per.won[task].float().numpy())
+            row[f"{who}_win_rate"] = interval._asdict()
     row.update(getattr(collector, "accounts", {}).get(task, {"frames": experiment.total_frames}))
-    if "teacher" in returns:
+    if "teacher" in played:
         row["teacher_frames"] = algorithm.teachers[task].metadata["frames"]
         row["temperature"] = algorithm.temperatures[task]
         means = (row[who]["mean"] for who in ("student", "random", "teacher"))

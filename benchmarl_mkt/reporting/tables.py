@@ -45,8 +45,13 @@ def comparison_table(summary: Mapping[str, Any]) -> RichTable:
     table.add_column("task", no_wrap=True)
     for column in ("random", "teacher", "student", "best", "score", "winner", "frames"):
         table.add_column(column, justify="right", no_wrap=True)
+    with_wins = any("student_win_rate" in row for row in summary["tasks"].values())
+    if with_wins:
+        table.add_column("won", justify="right", no_wrap=True)
     for task, row in summary["tasks"].items():
         taught = "teacher" in row
+        rates = (row.get(f"{who}_win_rate") for who in ("random", "teacher", "student", "best"))
+        won = " / ".join("-" if rate is None else f"{rate['mean']:.2f}" for rate in rates)
         table.add_row(
             task,
             plus_minus(row["random"]),
@@ -56,12 +61,13 @@ def comparison_table(summary: Mapping[str, Any]) -> RichTable:
             f"{row['score']:.2f}" if taught and row["score"] is not None else "-",
             winner(row),
             f"{row['teacher_frames']:,} + {row['frames']:,}" if taught else f"{row['frames']:,}",
+            *([won] if with_wins else []),
         )
     table.caption = (
         f"Mean return and 95% interval over the same {summary['final_episodes']} fresh episodes, "
         f"greedy; best: the run's best checkpoint on {summary['absolute_episodes']} others. Score: "
         "0 uniform random, 1 the teacher. Winner: intervals apart, else tie. Frames: the "
-        "teacher's + the student's."
+        "teacher's + the student's." + " Won: rates of random, teacher, student, best." * with_wins
     )
     return table
 

@@ -140,6 +140,7 @@ class Model:
         self.mean, self.agent_id = reward == "mean", agent_id
         self.t = 0
         self.idle = False  # whether a whole step has passed since the end
+        self.won = False if team["wins"] else None
 
     @property
     def finished(self):
@@ -178,6 +179,8 @@ class Model:
         indices = [i for count, _, _ in self.groups.values() for i in range(count)]
         earned = sum(toy_reward(self.t, a, i) for a, i in zip(actions, indices))
         self.t += 1
+        if self.won is not None:
+            self.won = self.t >= self.own_length and actions[0] == 1
         return earned / len(indices) if self.mean else earned
 
 
@@ -189,6 +192,8 @@ def check_round(data, models, copy):
         assert group["action_mask"][copy].tolist() == model.mask()
         torch.testing.assert_close(data["state", name][copy], torch.tensor(model.state()).flatten())
         assert data["active", name][copy].item() is not model.finished
+        won = data.get(("won", name), None)
+        assert (None if won is None else won[copy].item()) is model.won
         for flag, expected in (
             ("done", model.finished),
             ("terminated", model.finished and model.terminal),
@@ -216,6 +221,7 @@ TEAM = st.fixed_dictionaries(
         "terminal": st.booleans(),
         "masked": st.booleans(),
         "limit": st.integers(1, 8),
+        "wins": st.booleans(),
     }
 )
 
