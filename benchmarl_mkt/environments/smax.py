@@ -129,6 +129,13 @@ class SmaxEnv(LeavesEnv):
             "truncated": truncated.unsqueeze(-1),
         }
 
+    def render(self, mode: str = "rgb_array", pixels: int = 300) -> np.ndarray:
+        """Draw the first battle: uint8 [pixels, pixels, 3]."""
+        from benchmarl_mkt.rendering.drawing import draw
+        from benchmarl_mkt.rendering.smax import smax_scene
+
+        return draw(smax_scene(*self.field.units(self._battles, 0)), pixels)
+
     def _nested(self, leaves: Leaves) -> TensorDict:
         # TorchRL's random actions keep to the mask that the specification holds.
         self.full_action_spec[GROUP, "action"].update_mask(leaves[GROUP, "action_mask"])

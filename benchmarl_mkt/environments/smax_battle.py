@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarl_mkt.environments.smax_scenarios import SCENARIOS
 from benchmarl_mkt.paths import cache_path
 
@@ -104,6 +106,11 @@ class Battlefield:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)._replace(
             keys=keys
         )
+
+    def units(self, battles: Battles, slot: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Return SMAX's state of one battle, and of every unit type its radius and full health."""
+        state = jax.tree.map(lambda leaf: np.asarray(leaf[slot]), battles.states.state)
+        return state, np.asarray(self.env.unit_type_radiuses), np.asarray(self.env.unit_type_health)
 
     def _state_scale(self, units: jax.Array) -> jax.Array:
         """Factors [S] for SMAX's world state: it has positions up to 32, seconds and unit types."""

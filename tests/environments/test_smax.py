@@ -372,3 +372,30 @@ def test_a_round_of_three_battles():
     for name in names:
         assert not fresh["won", name][[0, 2]].any()
         assert torch.equal(fresh["won", name][1], won[name][1])
+
+
+# ---- pictures ----
+
+
+@needs_jaxmarl
+def test_a_picture_shows_who_lives_and_how_well():
+    """Of blue and red there is as much as there is health; the field is 33 units wide."""
+    env = make_env()
+    env.reset()
+    positions = np.zeros((COPIES, 6, 2))
+    positions[:, :3] = [[8, 4], [8, 16], [8, 28]]
+    positions[:, 3:] = [[24, 4], [24, 16], [24, 28]]
+    health = np.full((COPIES, 6), 45.0)
+    health[0] = [45, 45 / 2, 0, 45, 0, 0]
+    hand_made(env, unit_positions=positions, unit_health=health, unit_alive=health > 0)
+    image = env.render(mode="rgb_array")
+    assert (image.dtype, image.shape) == (np.uint8, (300, 300, 3))
+    large = env.render(pixels=660)  # 20 pixels to the unit: a marine's disc is 7.5 in radius
+    blue = (large.astype(int) - [33, 102, 217]).__abs__().sum(-1) < 60
+    red = (large.astype(int) - [217, 51, 38]).__abs__().sum(-1) < 60
+    area = np.pi * 7.5**2
+    assert blue.sum() == pytest.approx(1.5 * area, rel=0.15)
+    assert red.sum() == pytest.approx(area, rel=0.15)
+    rows, columns = np.nonzero(red)  # y points up: the enemy at (24, 4) is below
+    assert (columns.mean(), rows.mean()) == pytest.approx((490, 570), abs=1)
+    assert (rows.max(), columns.max()) == pytest.approx((577, 497), abs=2)
