@@ -388,6 +388,15 @@ class MultiTaskTask(ShippedTask):
 
     CUSTOM = None
     MPE = None
+    SMAX_5 = None
+    SMAX_6 = None
+    SMAX_8 = None
+    SMAX_8_MARINES = None
+    SMAX_8_MMM2 = None
+    SMAX_9_10 = None
+    SMAX_27 = None
+    SMAX_STALKERS_ZEALOTS = None
+    SMAX_SIZES = None
 
     @staticmethod
     def associated_class() -> type[TaskClass]:

@@ -399,3 +399,63 @@ def test_a_picture_shows_who_lives_and_how_well():
     rows, columns = np.nonzero(red)  # y points up: the enemy at (24, 4) is below
     assert (columns.mean(), rows.mean()) == pytest.approx((490, 570), abs=1)
     assert (rows.max(), columns.max()) == pytest.approx((577, 497), abs=2)
+
+
+# ---- task sets ----
+
+SETS = {
+    "smax_5": {5},
+    "smax_6": {6},
+    "smax_8": {8},
+    "smax_8_marines": {8},
+    "smax_8_mmm2": {8},
+    "smax_9_10": {9, 10},
+    "smax_27": {27},
+    "smax_stalkers_zealots": {8},
+    "smax_sizes": {3, 5, 8},
+}
+
+
+def test_the_sets_teams_have_the_sizes_that_they_are_named_for(registered):
+    found = {}
+    for key, entry in task_config_registry.items():
+        if key.startswith("multitask/smax"):
+            task = entry.get_from_yaml()
+            assert task.config["reward"] == "mean"
+            names = [team.name for team in task.team_configs]
+            found[task.name.lower()] = {len(SCENARIOS[name].allies) for name in names}
+    assert found == SETS
+
+
+def test_the_documented_table_has_every_scenario_as_it_is():
+    """`benchmarks/smax.md`: task, armies and limit of every scenario."""
+    text = (REPOSITORY / "benchmarks" / "smax.md").read_text()
+    rows = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and cells[5].isdecimal() and cells[1].startswith("`"):
+            rows[cells[1].strip("`")] = cells[2:6]
+    grouped = {"1s7z", "2s6z", "4s4z", "5s3z", "6s2z", "7s1z"}
+    assert rows.keys() == SCENARIOS.keys() - grouped
+    assert all(name in text for name in grouped)
+    for name, (allies, enemies, agents, steps) in rows.items():
+        scenario = SCENARIOS[name]
+        for shown, army in ((allies, scenario.allies), (enemies, scenario.enemies)):
+            counts = "".join(part[-1] * int(part[:-1]) for part in shown.split())
+            assert counts == army, name
+        assert int(agents.split(",")[0]) == len(scenario.allies)
+        assert int(steps) == scenario.max_steps
+
+
+@needs_jaxmarl
+def test_a_set_plays_its_tasks():
+    env = task_config_registry["multitask/smax_sizes"].get_from_yaml()
+    env = env.get_env_fun(COPIES, False, 0, "cpu")()
+    sizes = {name: (team.n_agents, team.n_actions) for name, team in env.teams.items()}
+    assert sizes == {"3m": (3, 8), "2s3z": (5, 10), "8m": (8, 13)}
+    assert {name: team.max_steps for name, team in env.teams.items()} == {
+        "3m": 60,
+        "2s3z": 120,
+        "8m": 120,
+    }
+    assert env.max_steps == 120
