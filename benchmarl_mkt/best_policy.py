@@ -12,7 +12,10 @@ from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from benchmarl_mkt.evaluation import Episodes, play_episodes
 from benchmarl_mkt.win_rates import episodes_won
+
+_SEED = 20_000  # far from the seeds of training and scoring
 
 
 class Evaluation(NamedTuple):
@@ -46,6 +49,9 @@ class BestPolicy(Callback):
     Only evaluations that no other one matches on every task are kept; the best is always among
     them.
 
+    An algorithm with ``averaged_weights`` (a context in which its policy has those of an averaged
+    target network) is evaluated with them as well, on as many episodes.
+
     Works with any algorithm. Attribute ``evaluations`` holds those kept, oldest first.
     """
 
@@ -56,13 +62,33 @@ class BestPolicy(Callback):
         self.high: Tensor | None = None
 
     def on_evaluation_end(self, rollouts: list[TensorDictBase]) -> None:
-        """Consider the policy of this evaluation."""
+        """Consider the policy of this evaluation, and the averaged one."""
         groups = self.experiment.algorithm.group_map
-        returns = torch.stack([_mean_return(rollouts, group) for group in groups]).cpu()
+        returns = {group: _mean_return(rollouts, group) for group in groups}
+        won = {group: episodes_won(rollouts, group) for group in groups}
+        self._consider(returns, {group: flags for group, flags in won.items() if flags is not None})
+        averaged = getattr(self.experiment.algorithm, "averaged_weights", None)
+        if averaged is not None:
+            with averaged():
+                played = self._play()
+                self._consider({g: r.mean() for g, r in played.returns.items()}, played.won)
+
+    def _play(self) -> Episodes:
+        """Play as many fresh episodes as an evaluation has."""
+        experiment, config = self.experiment, self.experiment.config
+        seed = _SEED + experiment.total_frames
+        where = config.train_device, experiment.model_config
+        return play_episodes(
+            experiment.task, experiment.policy, config.evaluation_episodes, seed, *where
+        )
+
+    def _consider(self, mean_returns: dict[str, Tensor], won: dict[str, Tensor]) -> None:
+        """Keep the policy as it is now, unless another one is as good on every task."""
+        returns = torch.stack([*mean_returns.values()]).cpu()
         levels, low, high = returns.clone(), returns.clone(), returns.clone()
-        for index, group in enumerate(groups):
-            if (wins := episodes_won(rollouts, group)) is not None:
-                levels[index], low[index], high[index] = wins.float().mean(), 0.0, 1.0
+        for index, group in enumerate(mean_returns):
+            if group in won:
+                levels[index], low[index], high[index] = won[group].float().mean(), 0.0, 1.0
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
         found = Evaluation(self.experiment.total_frames, returns, levels, {})

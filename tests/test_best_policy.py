@@ -54,6 +54,49 @@ def test_the_best_evaluation_is_kept(algorithm, tmp_path):
         assert torch.equal(best.best.weights[name], tensor)
 
 
+class Considered(BestPolicy):
+    """Writes down what is considered: its returns, the policy's and the target's head."""
+
+    def __init__(self):
+        super().__init__()
+        self.history = []
+
+    def _consider(self, mean_returns, won):
+        super()._consider(mean_returns, won)
+        loss = self.experiment.losses["student"]
+        agents = loss.network_params["heads", "simple_push", "weight"].data.clone()
+        target = loss.target_network_params["heads", "simple_push", "weight"].data.clone()
+        policy = self.experiment.policy.state_dict()
+        (acting,) = (tensor for name, tensor in policy.items() if name.endswith("head.weight"))
+        self.history.append((float(mean_returns["simple_push"]), agents, target, acting.clone()))
+
+
+@pytest.mark.parametrize("averaging", [True, False])
+def test_an_averaged_target_network_is_considered_too(averaging, tmp_path):
+    best = Considered()
+    changes = {"soft_target_update": averaging, "polyak_tau": 0.1}
+    experiment = Experiment(
+        task=task_set(PUSH),
+        algorithm_config=ALONE,
+        model_config=small_model(),
+        seed=0,
+        config=tiny_config(tmp_path, lr=0.1, max_n_frames=150, **changes),
+        callbacks=[best],
+    )
+    experiment.run()
+    assert len(best.history) == (6 if averaging else 3)
+    online, averaged = best.history[:: 2 if averaging else 1], best.history[1::2]
+    assert all(torch.equal(agents, acting) for _, agents, _, acting in best.history)
+    if averaging:
+        for (_, _, before, _), (_, agents, target, _) in zip(online, averaged):
+            assert torch.equal(agents, target)
+            assert torch.equal(target, before)
+        assert not torch.equal(online[-1][1], averaged[-1][1])
+    last = experiment.losses["student"].network_params["heads", "simple_push", "weight"]
+    assert torch.equal(last, online[-1][1])  # restored
+    assert float(best.best.returns) == pytest.approx(max(entry[0] for entry in best.history))
+
+
 def evaluated(rows) -> BestPolicy:
     """A run of evaluations with these mean returns of tasks a, b, ...; weights are their number."""
     best, tasks = BestPolicy(), "abcdef"[: len(rows[0])]

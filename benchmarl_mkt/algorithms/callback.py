@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import Mkt
 
 STUDENT = "student"
+logger = logging.getLogger(__name__)
 
 
 class StudentCallback(Callback):
@@ -32,6 +34,7 @@ class StudentCallback(Callback):
         self.algorithm = algorithm
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
+        self._warned: set[str] = set()
 
     @property
     def loss(self):
@@ -76,7 +79,23 @@ class StudentCallback(Callback):
     def on_train_end(self, training_td: TensorDictBase, group: str) -> None:
         means = {key: float(total) / self._counts[key] for key, total in self._sums.items()}
         self._sums, self._counts = {}, defaultdict(int)
+        self._check_values(means)
         self.experiment.logger.log(means, step=self.experiment.n_iters_performed)
+
+    def _check_values(self, means: dict[str, float]) -> None:
+        """Warn, once, of a task whose values are higher than any return can be."""
+        for task, limit in self.algorithm.largest_values.items():
+            value = means.get(f"train/{task}/q_tot", 0.0)
+            if value > limit and task not in self._warned:
+                self._warned.add(task)
+                logger.warning(
+                    "algorithm: the mean value of %s is %.1f, the largest possible return %.1f: "
+                    "values diverge; try algorithm.mixer=vdn_s, algorithm.lmbda=0.8 or "
+                    "experiment.soft_target_update=true",
+                    task,
+                    value,
+                    limit,
+                )
 
     def on_evaluation_end(self, rollouts: list[TensorDictBase]) -> None:
         to_log: dict[str, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ class Mkt(Algorithm):
             task: spec.shape[-1]
             for task, spec in experiment.task.group_state_spec(experiment.test_env).items()
         }
+        self.largest_values = self._largest_values(experiment.test_env)
         self.has_rnn = True  # BenchMARL then keeps batches as segments [B, T]
         self._student: tuple[MktLoss, TargetNetUpdater] | None = None
         self._buffer: MultiTaskReplayBuffer | None = None
@@ -93,6 +95,13 @@ class Mkt(Algorithm):
             callback.experiment = experiment
         experiment.callbacks = [*experiment.callbacks, *added]
 
+    def _largest_values(self, env: EnvBase) -> dict[str, float]:
+        """The largest possible returns of the tasks that know them, if values are in their unit."""
+        if self.config.standardise_rewards:
+            return {}
+        limits = {task: env.teams[task].max_return for task in self.tasks}
+        return {task: limit for task, limit in limits.items() if limit is not None}
+
     @property
     def temperatures(self) -> dict[str, float]:
         """The temperature of Eq. 3 per task; 1 where there is no teacher."""
@@ -107,6 +116,14 @@ class Mkt(Algorithm):
     def updates_per_turn(self) -> int:
         """Optimizer steps until every task had one update."""
         return len(self.tasks) if self.config.update == "sequential" else 1
+
+    @property
+    def averaged_weights(self) -> Callable[[], AbstractContextManager] | None:
+        """A context in which the student has its averaged target's weights; None without one."""
+        if not self.experiment_config.soft_target_update:
+            return None
+        loss, _ = self.get_loss_and_updater(self.tasks[0])
+        return loss.averaged
 
     #############################
     # What BenchMARL asks for

@@ -46,6 +46,8 @@ class SmaxEnv(LeavesEnv):
         ImportError: if JaxMARL is not installed.
     """
 
+    max_return = 20.0
+
     def __init__(
         self,
         scenario: str,

@@ -43,7 +43,8 @@ class Team:
     Groups with a frozen opponent act by themselves. An episode that reaches the task's
     ``max_steps`` ends as truncated.
 
-    Attribute ``knows_wins`` tells whether the task says which episodes were won.
+    Attribute ``knows_wins`` tells whether the task says which episodes were won, ``max_return``
+    the largest possible team return if the task's environment has an attribute ``max_return``.
 
     Args:
         task: the BenchMARL task.
@@ -85,6 +86,9 @@ class Team:
         self._mean_reward = reward == "mean"
         self._serial = isinstance(getattr(self.env, "base_env", self.env), SerialEnv)
         self._read_specs(task, dict(opponents or {}))
+        limit = getattr(self.env, "max_return", None)  # of every agent
+        agents = 1 if self._mean_reward else self.n_agents
+        self.max_return = None if limit is None else limit * agents
         self._elapsed = torch.zeros(num_envs, dtype=torch.long, device=device)
         self._current: TensorDictBase | dict = {}  # the task's entries of now
         self._shown: TeamStep | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -113,6 +114,16 @@ class MktLoss(LossModule):
             module = copy.deepcopy(self.network)
             self._modules[f"{name}_params"].to_module(module)
             self.__dict__[f"_bound_{name}"] = module
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the network, and who shares its parameters, have the target's values meanwhile."""
+        own = self.network_params.data.clone()
+        self.network_params.data.copy_(self.target_network_params.data)
+        try:
+            yield
+        finally:
+            self.network_params.data.copy_(own)
 
     def _apply(self, fn) -> MktLoss:
         super()._apply(fn)

@@ -14,11 +14,11 @@ from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.algorithms.callback import StudentCallback
-from benchmarl_mkt.environments import MpeTask
+from benchmarl_mkt.environments import MpeTask, MultiTaskClass
 from benchmarl_mkt.objectives import AnnealingSchedule, policy_entropy
 from benchmarl_mkt.paths import conf_path
 from tests.helpers import PUSH, make_experiment, small_model, task_set, tiny_config
-from tests.toys import toy, toy_reward
+from tests.toys import ToyEnv, toy, toy_reward
 
 ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}  # TD alone: no teachers
 HALF = {"start": 0.5, "end": 0.5, "fraction": 1.0}
@@ -46,6 +46,25 @@ def equal(first: dict, second: dict) -> bool:
 
 def student_callback(experiment: Experiment) -> StudentCallback:
     return next(c for c in experiment.callbacks if isinstance(c, StudentCallback))
+
+
+# ---- values against the largest possible return ----
+
+
+@pytest.mark.parametrize(("limit", "reward", "expected"), [(1e-3, "sum", 2e-3), (1e9, "mean", 1e9)])
+def test_values_above_any_possible_return_are_warned_of_once(
+    limit, reward, expected, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(ToyEnv, "max_return", limit, raising=False)
+    raw = MktConfig(annealing=ALONE, standardise_rewards=False)
+    task = MultiTaskClass("toys", {"tasks": [ONE], "reward": reward})
+    experiment = make_experiment(tmp_path, task, raw, small_model(), lr=0.05, max_n_frames=300)
+    assert experiment.algorithm.largest_values == {"one": expected}
+    experiment.run()
+    warnings = [r.getMessage() for r in caplog.records if "values diverge" in r.getMessage()]
+    assert len(warnings) == (1 if limit < 1 else 0)
+    standardised = make_experiment(tmp_path, task, MktConfig(annealing=ALONE))
+    assert standardised.algorithm.largest_values == {}
 
 
 # ---- configuration ----
