@@ -337,7 +337,7 @@ class MktConfig(AlgorithmConfig):
     double_q: bool = True
     standardise_rewards: bool = True
     hysteresis: float = 1.0
-    lmbda: float = 0.0
+    lmbda: float = 0.9
     update: str = "sequential"
     teachers: Any = None
     teacher_store: str | None = None

@@ -79,7 +79,11 @@ def test_configuration_equals_its_yaml_and_its_defaults():
 def test_the_papers_configuration_differs_where_we_chose_otherwise():
     paper = MktConfig.get_from_yaml(str(conf_path() / "algorithm" / "mkt_paper.yaml"))
     changed = {k for k, v in asdict(paper).items() if v != asdict(MktConfig())[k]}
-    assert changed == {"temperature", "annealing", "teacher_experiment"}
+    assert changed == {
+        *("temperature", "annealing", "lmbda"),
+        *("teacher_experiment", "teacher_algorithm"),
+    }
+    assert paper.lmbda == paper.teacher_config().lmbda == 0
     assert paper.temperature == 1.0
     assert AnnealingSchedule(**paper.annealing) == AnnealingSchedule()
 
