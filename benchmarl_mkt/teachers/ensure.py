@@ -7,6 +7,7 @@ import os
 import queue
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,7 +46,7 @@ def ensure_teachers(
     if not names:
         return
     console.print(f"Training {len(names)} teachers: {', '.join(names)}")
-    context = multiprocessing.get_context(START_METHOD)
+    context = _context()
     news, others = context.Queue(), set(multiprocessing.active_children())
     count = min(len(names), workers or len(os.sched_getaffinity(0)))
     with _bars(console) as bars, ProcessPoolExecutor(count, context, _begin, (news,)) as pool:
@@ -62,6 +63,16 @@ def ensure_teachers(
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
+
+
+def _context() -> BaseContext:
+    """Return the context of the workers, also within a worker of joblib's.
+
+    Such a worker has a start method of joblib's own, which its children would ask for in vain.
+    """
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method(START_METHOD, force=True)
+    return multiprocessing.get_context(START_METHOD)
 
 
 def _begin(news: queue.Queue) -> None:
