@@ -20,6 +20,7 @@ test: $(STAMP)  ## install and run the tests
 	$(BIN)/python -m pytest
 
 bench: $(STAMP)  ## measure speed, as ratios; writes benchmarks/results/speed.*
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,smax]'
 	$(BIN)/python benchmarks/speed.py
 
 chaos: $(STAMP)  ## kill teachers' and students' trainings 100 times, compare; writes benchmarks/results/chaos.json

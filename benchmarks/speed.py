@@ -31,7 +31,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 import benchmarl_mkt
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.environments import MultiTaskClass, MultiTaskTask
+from benchmarl_mkt.environments import MultiTaskClass, MultiTaskTask, SmaxEnv
 from benchmarl_mkt.environments.mpe import MpeEnv
 from benchmarl_mkt.models import MultiTaskModelConfig
 from benchmarl_mkt.quiet import quiet
@@ -472,6 +472,48 @@ def measure_envs(folder: Path, repeats: int) -> dict[str, float]:
     return {count: value / int(count) for count, value in found.items()}
 
 
+def measure_smax(folder: Path, repeats: int) -> dict[str, float]:
+    """(i): frames per second of SMAX at 32 environments: JaxMARL's own step, ours, a collector.
+
+    JaxMARL's is its jitted ``step`` with reset, as its own training loops call it.
+    """
+    import jax
+    import numpy as np
+
+    copies, steps = 32, 25
+    contenders: dict[str, Callable[[], None]] = {}
+    for name in ("2s3z", "8m_vs_9m"):
+        env = SmaxEnv(name, copies, seed=0)
+        env.reset()
+        raw, draw = env.field.env, np.random.default_rng(0)
+        shape = (copies, env.field.n_agents)
+        chosen = [draw.integers(0, env.field.n_actions, shape).astype(np.int32) for _ in range(9)]
+        raw_step = jax.jit(jax.vmap(raw.step))
+        keys = jax.random.split(jax.random.PRNGKey(0), copies)
+        states = [jax.jit(jax.vmap(raw.reset))(keys)[1]]
+
+        def step_jaxmarl(
+            raw=raw, raw_step=raw_step, keys=keys, states=states, chosen=chosen
+        ) -> None:
+            for t in range(steps):
+                actions = {agent: chosen[t % 9][:, i] for i, agent in enumerate(raw.agents)}
+                states[0] = raw_step(keys, states[0], actions)[1]
+            jax.block_until_ready(states[0])
+
+        def step_ours(env=env, chosen=chosen) -> None:
+            for t in range(steps):
+                env.step_leaves({("agents", "action"): torch.from_numpy(chosen[t % 9])})
+
+        task = MultiTaskClass("smax", {"tasks": [f"smax/{name}"], "reward": "mean"})
+        experiment = make_experiment(task, folder / name, False, copies, mixer="vdn")
+        iterator = iter(experiment.collector)
+        contenders[f"{name}: JaxMARL"] = step_jaxmarl
+        contenders[f"{name}: environment"] = step_ours
+        contenders[f"{name}: collector"] = lambda iterator=iterator: next(iterator)
+    found = medians(contenders, max(repeats // 8, 10))
+    return {name: copies * steps / (value / 1e3) for name, value in found.items()}
+
+
 def measure_replay(folder: Path) -> dict[str, float]:
     """(h): megabytes of replay per 1000 episodes against those of the data itself."""
     experiment = make_experiment(mpe(1), folder)
@@ -511,11 +553,16 @@ def report(found: dict[str, Any]) -> str:
         "replay / its data (target <= 1.25)": found["replay"]["replay_mb"]
         / found["replay"]["data_mb"],
     }
+    for name in ("2s3z", "8m_vs_9m"):
+        fps = {who: found["smax"][f"{name}: {who}"] for who in ("JaxMARL", "collector")}
+        key = f"collector / JaxMARL's own steps, {name}, 32 environments (target >= 0.6)"
+        ratio[key] = fps["collector"] / fps["JaxMARL"]
     lines = ["| ratio | |", "|---|---|", *(f"| {k} | {v:.2f} |" for k, v in ratio.items())]
     titles = {
         "updates": "Milliseconds per update",
         "phases": "Milliseconds of an MKT update through BenchMARL's loop",
         "collection": "Frames per second (all tasks together), 10 environments",
+        "smax": "Frames per second of SMAX, 32 environments",
         "epoch": "Milliseconds per epoch of three tasks, 10 environments",
         "envs": "Milliseconds of collection per episode of three tasks, by environments",
         "agents": "Milliseconds per update, by agents of the team",
@@ -553,6 +600,7 @@ def main() -> None:
         "envs": measure_envs,
         "agents": measure_agents,
         "protocol": measure_protocol,
+        "smax": measure_smax,
     }
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
         found = {}

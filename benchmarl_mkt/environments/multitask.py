@@ -388,6 +388,7 @@ class MultiTaskTask(ShippedTask):
 
     CUSTOM = None
     MPE = None
+    VMAS = None
     SMAX_5 = None
     SMAX_6 = None
     SMAX_8 = None

@@ -98,14 +98,17 @@ class Battlefield:
         self._scale = self._state_scale(units)
         self.step = jax.jit(jax.vmap(self._step))
         self.restart = jax.jit(jax.vmap(self._restart))
+        self._keys = jax.jit(jax.vmap(jax.random.PRNGKey))
+        self._empty: dict[int, Battles] = {}
 
     def empty(self, seeds: Any) -> Battles:
         """Battles that have yet to be restarted, one for each of ``seeds`` (uint32 [B])."""
-        keys = jax.vmap(jax.random.PRNGKey)(jnp.asarray(seeds))
-        shapes = jax.eval_shape(jax.vmap(self._start), keys)
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)._replace(
-            keys=keys
-        )
+        keys = self._keys(seeds)
+        if len(seeds) not in self._empty:  # tracing takes longer than many steps
+            shapes = jax.eval_shape(jax.vmap(self._start), keys)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            self._empty[len(seeds)] = zeros
+        return self._empty[len(seeds)]._replace(keys=keys)
 
     def units(self, battles: Battles, slot: int) -> tuple[Any, np.ndarray, np.ndarray]:
         """Return SMAX's state of one battle, and of every unit type its radius and full health."""

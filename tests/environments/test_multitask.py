@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
+from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MpeEnv, MultiTaskConfig, MultiTaskTask
 from benchmarl_mkt.models import EpsilonGreedyPolicy
-from tests.helpers import PUSH, SPEAKER, make_agents, random_masked, task_set
+from tests.helpers import PUSH, SPEAKER, make_agents, make_experiment, random_masked, task_set
 from tests.toys import DEFAULTS, ToyEnv, blocked, toy, toy_observation, toy_reward
 
+ALONE = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
 CHASED = {"task": "mpe/simple_adversary", "opponents": {"adversary": "simple_adversary_chaser"}}
 UNEQUAL = (
     toy("short", length=2, spread=2, masked=True),
@@ -467,3 +469,26 @@ def test_one_task_of_a_set_alone():
 def test_continuous_actions_are_refused():
     with pytest.raises(ValueError, match="prefer_continuous_actions"):
         task_set(PUSH).get_env_fun(1, True, 0, "cpu")
+
+
+def test_the_vmas_set_trains(tmp_path):
+    """Four agents in all three scenarios, so that QMIX mixing takes them."""
+    task = MultiTaskTask.VMAS.get_from_yaml()
+    experiment = make_experiment(tmp_path, task, ALONE, evaluation=False)
+    sizes = {name: len(agents) for name, agents in experiment.algorithm.group_map.items()}
+    assert sizes == {"balance": 4, "transport": 4, "wheel": 4}
+    trunk = [p.clone() for p in experiment.policy.parameters()]
+    experiment.run()
+    assert experiment.total_frames == 100
+    assert any(not torch.equal(a, b) for a, b in zip(trunk, experiment.policy.parameters()))
+    frames = {name: account["frames"] for name, account in experiment.collector.accounts.items()}
+    assert frames["transport"] == frames["wheel"] == 100
+    assert 0 < frames["balance"] <= 100  # its episodes end when the package falls
+
+
+def test_vmas_rewards_of_the_set_are_the_teams():
+    """Each of its scenarios gives every agent the same reward: their mean is that one."""
+    for team in MultiTaskTask.VMAS.get_from_yaml().team_configs:
+        env = team.task_class().get_env_fun(3, False, 0, "cpu")()
+        reward = env.rollout(5)["next", "agents", "reward"]
+        assert torch.equal(reward, reward[..., :1, :].expand_as(reward))
