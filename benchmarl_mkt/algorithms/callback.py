@@ -124,7 +124,7 @@ class StudentCallback(Callback):
             if name.startswith("trunk.") and parameter.requires_grad
         ]
         found: dict[str, dict[str, float]] = {}
-        if not len(buffer):  # an evaluation before any training
+        if not len(buffer) or not trunk:  # an evaluation before any training; a frozen trunk
             return found
         for task in self.algorithm.teachers:
             sample = buffer.sample_tasks([task]).to(self.experiment.config.train_device)

@@ -40,6 +40,7 @@ from benchmarl_mkt.resume import ResumeCallback
 from benchmarl_mkt.teachers.builtin import builtin_config
 from benchmarl_mkt.teachers.find import check_named, find_teachers
 from benchmarl_mkt.teachers.load import Teacher
+from benchmarl_mkt.transfer import load_trunk
 from benchmarl_mkt.win_rates import WinRates
 
 MIXERS = ("qmix", "vdn", "vdn_s", "attention", "none")
@@ -187,9 +188,13 @@ class Mkt(Algorithm):
         self, group: str, policy_for_loss: TensorDictModule | None, continuous: bool
     ) -> tuple[LossModule, bool]:
         agents = {task: self.get_policy_for_loss(task) for task in self.tasks}
+        network = StudentNetwork(agents, self._mixer())
+        if self.config.trunk is not None:
+            load_trunk(network.trunk, self.config.trunk)
+        network.trunk.requires_grad_(not self.config.freeze_trunk)
         return (
             MktLoss(
-                StudentNetwork(agents, self._mixer()),
+                network,
                 gamma=self.experiment_config.gamma,
                 temperature=self.temperatures,
                 share_temperature=self.config.share_temperature,
@@ -339,6 +344,8 @@ class MktConfig(AlgorithmConfig):
     hysteresis: float = 1.0
     lmbda: float = 0.9
     update: str = "sequential"
+    trunk: str | None = None
+    freeze_trunk: bool = False
     teachers: Any = None
     teacher_store: str | None = None
     teacher_experiment: str = "mkt_quick"
@@ -362,6 +369,10 @@ class MktConfig(AlgorithmConfig):
         if self.temperature != "auto" and not _is_positive(self.temperature):
             raise ValueError(
                 f"algorithm.temperature: {self.temperature!r} must be auto or a number > 0"
+            )
+        if self.freeze_trunk and self.trunk is None:
+            raise ValueError(
+                "algorithm.freeze_trunk: true needs a trained trunk; set algorithm.trunk to a run"
             )
         if not 0 <= self.teacher_seed < 2**32:
             raise ValueError(f"algorithm.teacher_seed: {self.teacher_seed} must be 0 to 2**32 - 1")

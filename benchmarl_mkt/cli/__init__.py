@@ -12,7 +12,7 @@ from importlib import import_module
 
 from benchmarl_mkt.cli.common import user_errors
 
-VERBS = ("run", "resume", "evaluate", "render", "export", "report", "tasks", "teachers")
+VERBS = ("run", "resume", "evaluate", "transfer", "render", "export", "report", "tasks", "teachers")
 
 
 def usage() -> str:

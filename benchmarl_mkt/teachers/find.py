@@ -124,7 +124,12 @@ def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe
     team, model = single.team_configs[0], teacher_model(config)
     experiment, algorithm = asdict(teacher_experiment(config)), config.teacher_config()
     unused = "off_policy_" if algorithm.on_policy() else "on_policy_"
-    settings = {k: v for k, v in asdict(algorithm).items() if not k.startswith("teacher")}
+    of_students = {"trunk", "freeze_trunk"}
+    settings = {
+        key: value
+        for key, value in asdict(algorithm).items()
+        if not key.startswith("teacher") and key not in of_students
+    }
     return Recipe(
         task={
             "task": team.task,

@@ -1,0 +1,160 @@
+"""Transfer to new tasks (the paper's Table V): a trained team's parts on tasks new to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import nn
+
+from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.evaluation import Episodes, Policy, play_episodes, random_policy, teachers_policy
+from benchmarl_mkt.reporting.statistics import Interval, mean_interval
+from benchmarl_mkt.teachers.find import team_specs
+from benchmarl_mkt.teachers.load import Teacher
+
+_SELECTION = 1_000_003  # how far the seed of choosing is from the seed of scoring
+
+
+class Score(NamedTuple):
+    """Of one policy on one task: return and, where the task knows victories, win rate."""
+
+    returns: Interval
+    won: Interval | None
+
+    @property
+    def level(self) -> tuple[float, float]:
+        """What the better one has more of: victories, then return."""
+        return (0.0 if self.won is None else self.won.mean, self.returns.mean)
+
+
+class Transfer(NamedTuple):
+    """What the parts of a team do on a new task without training.
+
+    Attributes:
+        sources: task of the team -> score of its embedding, the trunk and its head; only tasks of
+            the same sizes.
+        best: the one that does best.
+        score: its score on fresh episodes, others than those of ``sources``.
+        random: score of uniform random actions on the same fresh episodes.
+    """
+
+    sources: dict[str, Score]
+    best: str
+    score: Score
+    random: Score
+
+
+def zero_shot(
+    team: Mapping[str, Teacher], task: str, episodes: int, seed: int, source: str | None = None
+) -> Transfer:
+    """Play a new task with the parts that the team has for the tasks it knows.
+
+    Args:
+        team: as :func:`~benchmarl_mkt.teams.load_agents` gives it.
+        task: the new task, such as ``smax/4s4z``.
+        episodes: episodes for every score.
+        seed: seed of the episodes.
+        source: the team's task whose parts are used; None tries all that fit.
+
+    Raises:
+        ValueError: if there is no such source, or none whose sizes are those of the new task.
+    """
+    config = next(iter(team.values())).metadata["task"]
+    new = MultiTaskClass("transfer", {**config, "tasks": [task], "only": None})
+    (name,) = (entry.name for entry in new.team_configs)
+    fitting = _fitting(team, new, name, task, source)
+
+    def score(policy: Policy, seed: int) -> Score:
+        return _score(play_episodes(new, policy, episodes, seed), name)
+
+    sources = {
+        known: score(teachers_policy({name: agents}), (seed + _SELECTION) % 2**32)
+        for known, agents in fitting.items()
+    }
+    best = max(sources, key=lambda known: sources[known].level)
+    return Transfer(
+        sources,
+        best,
+        score(teachers_policy({name: fitting[best]}), seed),
+        score(random_policy([name]), seed),
+    )
+
+
+def _fitting(
+    team: Mapping[str, Teacher], new: MultiTaskClass, name: str, task: str, source: str | None
+) -> dict[str, Teacher]:
+    """The team's parts for tasks of the new one's sizes."""
+    if source is not None and source not in team:
+        raise ValueError(f"source: {source!r} is not one of the team's tasks {sorted(team)}")
+    env = new.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
+    specs = team_specs(env, name)
+    env.close()
+    chosen = team if source is None else {source: team[source]}
+    fitting = {known: agents for known, agents in chosen.items() if agents.specs == specs}
+    if not fitting:
+        own, *others = (
+            tuple(vars(sizes).values())
+            for sizes in (specs, *(agents.specs for agents in chosen.values()))
+        )
+        raise ValueError(
+            f"tasks: {task} has (agents, observation, actions) = {own}, the team "
+            f"{dict(zip(chosen, others))}; without training only equal sizes transfer; train a new "
+            "embedding and head: benchmarl run algorithm=mkt algorithm.trunk=FOLDER"
+        )
+    return fitting
+
+
+def _score(played: Episodes, name: str) -> Score:
+    won = played.won.get(name)
+    return Score(
+        mean_interval(played.returns[name].numpy()),
+        None if won is None else mean_interval(won.numpy().astype(np.float64)),
+    )
+
+
+def load_trunk(trunk: nn.Module, folder: str | Path) -> None:
+    """Give ``trunk`` the weights of the trunk F of a trained team.
+
+    Args:
+        trunk: a student's trunk.
+        folder: as for :func:`~benchmarl_mkt.teams.load_agents`.
+
+    Raises:
+        ValueError: if there is no team, or its trunk has other sizes.
+    """
+    from benchmarl_mkt.teams import load_agents  # which imports the algorithms, which import this
+
+    agents = next(iter(load_agents(folder).values()))
+    found = getattr(agents.model, "trunk", nn.Module()).state_dict()
+    own = trunk.state_dict()
+    if {key: _shape(v) for key, v in found.items()} != {key: _shape(v) for key, v in own.items()}:
+        raise ValueError(
+            f"algorithm.trunk: the trunk in {folder} is not of this model's kind and sizes; use "
+            f"its run's model settings ({agents.metadata['model']})"
+        )
+    trunk.load_state_dict(found)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(getattr(value, "shape", ()))
+
+
+def to_json(found: Mapping[str, Transfer]) -> dict[str, Any]:
+    """Return plain values: task -> sources, best, score, random."""
+
+    def plain(score: Score) -> dict[str, Any]:
+        won = None if score.won is None else score.won._asdict()
+        return {"return": score.returns._asdict(), "win_rate": won}
+
+    return {
+        task: {
+            "sources": {known: plain(score) for known, score in transfer.sources.items()},
+            "best": transfer.best,
+            "score": plain(transfer.score),
+            "random": plain(transfer.random),
+        }
+        for task, transfer in found.items()
+    }

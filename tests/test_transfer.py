@@ -1,0 +1,120 @@
+import json
+
+import pytest
+import torch
+
+from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.evaluation import play, teachers_policy
+from benchmarl_mkt.teams import export_team, load_agents, team_task
+from benchmarl_mkt.transfer import load_trunk, zero_shot
+from tests.helpers import PUSH, SPEAKER, make_agents, make_experiment, small_model, task_set
+from tests.toys import toy
+
+ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}
+SIZES = {"one": (2, 4, 3)}
+
+
+@pytest.fixture(scope="module")
+def team_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("team")
+    algorithm = MktConfig(annealing=ALONE)
+    experiment = make_experiment(folder, task_set(PUSH, SPEAKER), algorithm, small_model(), lr=0.1)
+    experiment.run()
+    return export_team(experiment, folder / "team")
+
+
+def test_a_known_task_scores_as_it_did(team_folder):
+    team = load_agents(team_folder)
+    found = zero_shot(team, "mpe/simple_push", episodes=12, seed=3)
+    returns = play(team_task(team), teachers_policy(team), 12, 3)["simple_push"]
+    assert found.best == "simple_push"
+    assert list(found.sources) == ["simple_push"]  # the other has other sizes
+    assert found.score.returns.mean == pytest.approx(returns.mean().item())
+    assert found.score.won is None
+    assert found.sources["simple_push"].returns.mean != found.score.returns.mean  # other episodes
+    assert found.random.returns.mean != found.score.returns.mean
+
+
+def test_the_best_source_is_the_one_that_wins(tmp_path):
+    """Two toys of the same sizes; the new one is won by action 1 of the first agent."""
+    same = {"groups": {"agents": [2, 3, 0]}}
+    known = [toy("one", **same), toy("two", **same)]
+    experiment = make_experiment(tmp_path, task_set(*known), MktConfig(annealing=ALONE))
+    for task, action in (("one", 2), ("two", 1)):
+        head = experiment.algorithm.get_policy_for_loss(task).head
+        head.weight.data.zero_()
+        head.bias.data.copy_(torch.eye(3)[action])
+    team = load_agents(export_team(experiment, tmp_path / "team"))
+    new = toy("three", **same, wins=True)
+    found = zero_shot(team, new, episodes=5, seed=0)
+    assert found.best == "two"
+    assert [found.sources[name].won.mean for name in ("one", "two")] == [0.0, 1.0]
+    assert found.score.won.mean == 1.0
+    chosen = zero_shot(team, new, episodes=5, seed=0, source="one")
+    assert (chosen.best, chosen.score.won.mean) == ("one", 0.0)
+
+
+def test_what_cannot_transfer_says_so(team_folder):
+    team = load_agents(team_folder)
+    with pytest.raises(ValueError, match=r"^tasks: mpe/simple_spread has .*\(3, 21, 5\)"):
+        zero_shot(team, "mpe/simple_spread", 2, 0)
+    with pytest.raises(ValueError, match=r"^source: 'simple_tag' is not one of .*simple_push"):
+        zero_shot(team, "mpe/simple_push", 2, 0, source="simple_tag")
+    with pytest.raises(
+        ValueError, match=r"^tasks: mpe/simple_push has .*'simple_speaker_listener'"
+    ):
+        zero_shot(team, "mpe/simple_push", 2, 0, source="simple_speaker_listener")
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_new_task_around_the_trained_trunk(frozen, team_folder, tmp_path):
+    trained = load_agents(team_folder)["simple_push"].model.trunk.state_dict()
+    algorithm = MktConfig(annealing=ALONE, trunk=str(team_folder), freeze_trunk=frozen)
+    task = task_set("mpe/simple_adversary", name="CUSTOM")
+    experiment = make_experiment(tmp_path, task, algorithm, small_model(), lr=0.1)
+    (agents,) = experiment.losses["student"]._bound_network.embeddings.values()
+    embedding = agents.weight.detach().clone()
+
+    def changed() -> bool:
+        now = experiment.losses["student"]._bound_network.trunk.state_dict()
+        tensors = {key: value for key, value in now.items() if isinstance(value, torch.Tensor)}
+        return not all(torch.equal(value, trained[key]) for key, value in tensors.items())
+
+    assert not changed()
+    experiment.run()
+    assert changed() is not frozen
+    (agents,) = experiment.losses["student"]._bound_network.embeddings.values()
+    assert not torch.equal(agents.weight, embedding)
+
+
+def test_a_trunk_of_other_sizes_is_refused(team_folder):
+    other = make_agents(SIZES, small_model(feature_size=16))["one"].trunk
+    with pytest.raises(ValueError, match=r"^algorithm\.trunk: .*not of this model's kind"):
+        load_trunk(other, team_folder)
+    with pytest.raises(ValueError, match=r"^algorithm\.freeze_trunk: true needs"):
+        MktConfig(freeze_trunk=True)
+
+
+def test_the_command_shows_and_writes(team_folder, tmp_path, cli):
+    out = tmp_path / "found.json"
+    status, shown, error = cli(
+        "transfer", f"checkpoint={team_folder}", "tasks=[mpe/simple_push]", "episodes=4",
+        f"out={out}",
+    )  # fmt: skip
+    assert (status, error) == (0, "")
+    assert "as simple_push" in shown
+    content = json.loads(out.read_text())
+    assert content["episodes"] == 4
+    assert content["tasks"]["mpe/simple_push"]["best"] == "simple_push"
+    found = zero_shot(load_agents(team_folder), "mpe/simple_push", 4, 0)
+    score = content["tasks"]["mpe/simple_push"]["score"]
+    assert score["return"]["mean"] == found.score.returns.mean
+    assert score["win_rate"] is None
+    for wrong, message in (
+        ("tasks=[]", "tasks: name at least one"),
+        ("tasks=[mpe/simple_puhs]", "mpe/simple_puhs"),
+    ):
+        status, _, error = cli("transfer", f"checkpoint={team_folder}", wrong)
+        assert status == 2
+        assert message in error
+        assert error.count("\n") == 1
