@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.environments import MpeTask, MultiTaskConfig, MultiTaskTask, SmaxTask
+from benchmarl_mkt.environments import MpeTask, MultiTaskConfig, MultiTaskTask, SmacTask, SmaxTask
 from benchmarl_mkt.models import MultiTaskModelConfig
 
 
@@ -18,7 +18,7 @@ def register() -> None:
     """Register tasks, algorithm, model and schemas; calling it again changes nothing."""
     benchmarl_algorithms.algorithm_config_registry["mkt"] = MktConfig
     benchmarl_models.model_config_registry["multitask"] = MultiTaskModelConfig
-    for enum in (MpeTask, SmaxTask, MultiTaskTask):
+    for enum in (MpeTask, SmaxTask, SmacTask, MultiTaskTask):
         for task in enum:
             name = f"{enum.env_name()}/{task.name.lower()}"
             benchmarl_environments.task_config_registry[name] = task

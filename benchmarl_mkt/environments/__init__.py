@@ -8,6 +8,7 @@ from benchmarl_mkt.environments.multitask import (
     MultiTaskTask,
 )
 from benchmarl_mkt.environments.opponents import FrozenPolicy
+from benchmarl_mkt.environments.smac import SmacTask, StarcraftClass, StarcraftEnv
 from benchmarl_mkt.environments.smax import SmaxClass, SmaxEnv, SmaxTask
 from benchmarl_mkt.environments.team import Team, TeamStep
 
@@ -20,9 +21,12 @@ __all__ = [
     "MultiTaskConfig",
     "MultiTaskEnv",
     "MultiTaskTask",
+    "SmacTask",
     "SmaxClass",
     "SmaxEnv",
     "SmaxTask",
+    "StarcraftClass",
+    "StarcraftEnv",
     "Team",
     "TeamStep",
 ]

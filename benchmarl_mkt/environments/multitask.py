@@ -14,6 +14,7 @@ from typing import Any
 import benchmarl.environments as benchmarl_environments
 import torch
 from benchmarl.environments.common import TaskClass
+from benchmarl.environments.smacv2.common import Smacv2Class
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
+from benchmarl_mkt.environments.smac import StarcraftClass
 from benchmarl_mkt.environments.team import REWARDS, Team, TeamStep
 from benchmarl_mkt.environments.wins import TEAMS_WON, win_rate
 
@@ -219,6 +221,8 @@ class TeamConfig:
                 f"it has {sorted(task.config)}"
             )
         task.config = {**task.config, **self.config}
+        if isinstance(task, Smacv2Class):
+            return StarcraftClass(task.name, task.config)
         return task
 
 
@@ -398,6 +402,10 @@ class MultiTaskTask(ShippedTask):
     SMAX_27 = None
     SMAX_STALKERS_ZEALOTS = None
     SMAX_SIZES = None
+    SMACV2_5 = None
+    SMACV2_10 = None
+    SMAC_5 = None
+    SMAC_8 = None
 
     @staticmethod
     def associated_class() -> type[TaskClass]:

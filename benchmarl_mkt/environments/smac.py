@@ -1,0 +1,139 @@
+"""StarCraft II itself: BenchMARL's ``smacv2/*`` tasks in a task set, and SMAC's original maps.
+
+TorchRL's wrapper of `smacv2 <https://github.com/oxwhirl/smacv2>`_ plays both; here it gets what
+several copies side by side need. Nothing is imported from smacv2 before a game is made.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from benchmarl.environments.common import TaskClass
+from benchmarl.utils import DEVICE_TYPING
+from tensordict import TensorDictBase
+from torchrl.data import Binary, Composite, Unbounded
+from torchrl.envs import EnvBase
+from torchrl.envs.libs.smacv2 import SMACv2Env
+
+from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
+from benchmarl_mkt.environments.wins import WON, win_rate
+
+GROUP = "agents"
+MAPS = (
+    *("3m", "8m", "25m", "5m_vs_6m", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m", "MMM", "MMM2"),
+    *("2s3z", "3s5z", "3s5z_vs_3s6z", "3s_vs_5z", "6h_vs_8z", "corridor"),
+)
+_log = logging.getLogger(__name__)
+
+
+class StarcraftEnv(SMACv2Env):
+    """One game of StarCraft II (smacv2's environment), without batch dimension.
+
+    As TorchRL's, but the team's reward is the group's ``reward`` [N, 1], equal for all N agents,
+    and an end by the step limit that smacv2 reports (``continuing_episode: true``) is a truncation.
+    The seed is that of the construction: the game takes none later.
+    """
+
+    def _make_specs(self, env: Any) -> None:
+        super()._make_specs(env)
+        shape = (self.n_agents,)
+        self.reward_spec = Composite(
+            {GROUP: Composite(reward=Unbounded((*shape, 1)), shape=shape)}
+        ).to(self.device)
+        self.done_spec = Composite(
+            {
+                key: Binary(n=1, shape=(1,), dtype=torch.bool)
+                for key in ("done", "terminated", "truncated")
+            }
+        ).to(self.device)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        after = super()._step(tensordict)
+        reward, done = after.pop("reward"), after.get("done")
+        after.set((GROUP, "reward"), reward.expand(self.n_agents, 1).clone())
+        truncated = done & after.get(("info", "episode_limit"))
+        return after.set("truncated", truncated).set("terminated", done & ~truncated)
+
+    def _set_seed(self, seed: int | None) -> None:
+        _log.debug("StarCraft II keeps the seed that it was started with")
+
+
+class StarcraftClass(DiscreteTaskClass):
+    """A map of SMAC or SMACv2 as a BenchMARL task; every copy is a process of the game.
+
+    Args:
+        name: the task.
+        config: arguments of smacv2's ``StarCraft2Env``; ``map_name`` is needed.
+    """
+
+    def get_env_fun(
+        self,
+        num_envs: int,
+        continuous_actions: bool,
+        seed: int | None,
+        device: DEVICE_TYPING,
+    ) -> Callable[[], EnvBase]:
+        if find_spec("smacv2") is None:
+            raise ImportError(
+                f"task: {self.name.lower()} needs StarCraft II: pip install "
+                "git+https://github.com/oxwhirl/smacv2.git, unpack the game (4.10) and the maps of "
+                "that repository's releases into its Maps folder, and set SC2PATH to the game's"
+            )
+        seeds = itertools.repeat(None) if seed is None else itertools.count(seed)
+        return lambda: StarcraftEnv(
+            categorical_actions=True,
+            seed=next(seeds),
+            device=device,
+            **copy.deepcopy(self.config),  # smacv2 writes into it
+        )
+
+    def max_steps(self, env: EnvBase) -> int:
+        from smacv2.env.starcraft2.maps import get_map_params
+
+        return get_map_params(self.config["map_name"])["limit"]
+
+    def group_map(self, env: EnvBase) -> dict[str, list[str]]:
+        n_agents = env.full_action_spec_unbatched[GROUP, "action"].shape[0]
+        return {GROUP: [str(i) for i in range(n_agents)]}
+
+    def observation_spec(self, env: EnvBase) -> Composite:
+        return _part(env, GROUP, "observation")
+
+    def action_mask_spec(self, env: EnvBase) -> Composite:
+        return _part(env, GROUP, "action_mask")
+
+    def state_spec(self, env: EnvBase) -> Composite:
+        return Composite(state=env.full_observation_spec_unbatched["state"])
+
+    def info_spec(self, env: EnvBase) -> Composite:
+        return Composite(info=env.full_observation_spec_unbatched["info"])
+
+    @staticmethod
+    def log_info(batch: TensorDictBase) -> dict[str, float]:
+        """Return the rate of battles won among those that ended in the batch, if any did."""
+        return win_rate(batch, "collection/info/win_rate", ("next", *WON))
+
+    @staticmethod
+    def env_name() -> str:
+        return "smac"
+
+
+def _part(env: EnvBase, *key: str) -> Composite:
+    spec = env.full_observation_spec_unbatched
+    return Composite({key[0]: Composite({key[1]: spec[key]}, shape=spec[key[0]].shape)})
+
+
+class _SmacTask(ShippedTask):
+    @staticmethod
+    def associated_class() -> type[TaskClass]:
+        return StarcraftClass
+
+
+SmacTask = _SmacTask("SmacTask", dict.fromkeys(MAPS), module=__name__)
+SmacTask.__doc__ = "SMAC's original maps, as far as the paper plays them: ``SmacTask['3m']``."

@@ -1,0 +1,156 @@
+"""StarCraft II's tasks at the module boundary: smacv2 itself is stood in for, see stand_ins."""
+
+import os
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+from benchmarl.environments import task_config_registry
+from torchrl.envs.utils import check_env_specs
+
+from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.environments import SmacTask, StarcraftClass
+from benchmarl_mkt.environments.smac import MAPS
+from benchmarl_mkt.evaluation import play_episodes, random_policy
+from tests.helpers import REPOSITORY, make_experiment, task_set
+
+needs_jaxmarl = pytest.mark.skipif(
+    find_spec("jaxmarl") is None, reason="the stand-in needs JaxMARL: 'benchmarl-mkt[smax]'"
+)
+needs_starcraft = pytest.mark.skipif(
+    "SC2PATH" not in os.environ or find_spec("smacv2") is None,
+    reason="needs StarCraft II and smacv2 (SC2PATH is not set)",
+)
+ALONE = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
+THREE = {"n_units": 3, "n_enemies": 3, "start_positions": {"dist_type": "surrounded"}}
+SMAC = {"task": "smac/3m", "config": {"continuing_episode": True}}
+SMACV2 = {"task": "smacv2/protoss_5_vs_5", "name": "v2", "config": {"capability_config": THREE}}
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """smacv2's stand-in, importable; its environment's class."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tests" / "stand_ins"))
+    monkeypatch.setattr("torchrl.envs.libs.smacv2._has_smacv2", True)
+    from smacv2.env import StarCraft2Env
+
+    monkeypatch.setattr(StarCraft2Env, "made", [])
+    yield StarCraft2Env
+    for name in [n for n in sys.modules if n.split(".")[0] == "smacv2"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def make_env(*tasks, copies=2):
+    return task_set(*tasks, reward="mean").get_env_fun(copies, False, 5, "cpu")()
+
+
+def test_maps_and_sets_are_shipped(registered):
+    files = {path.stem for path in (REPOSITORY / "conf" / "task" / "smac").glob("*.yaml")}
+    assert files == {name.lower() for name in MAPS} == {task.name.lower() for task in SmacTask}
+    for name in MAPS:
+        config = task_config_registry[f"smac/{name.lower()}"].get_from_yaml().config
+        assert config == {"map_name": name, "difficulty": "7", "continuing_episode": False}
+    for name, tasks in (
+        ("smacv2_5", ["smacv2/protoss_5_vs_5", "smacv2/terran_5_vs_5", "smacv2/zerg_5_vs_5"]),
+        ("smac_8", ["smac/8m", "smac/8m_vs_9m", "smac/3s5z"]),
+    ):
+        found = task_config_registry[f"multitask/{name}"].get_from_yaml()
+        assert [team.task for team in found.team_configs] == tasks
+        assert found.config["reward"] == "mean"
+        assert all(isinstance(team.task_class(), StarcraftClass) for team in found.team_configs)
+
+
+@pytest.mark.skipif(find_spec("smacv2") is not None, reason="smacv2 is installed")
+@pytest.mark.parametrize("name", ["smac_5", "smacv2_5"])
+def test_without_the_game_one_line_says_what_to_install(name, registered):
+    task = task_config_registry[f"multitask/{name}"].get_from_yaml()
+    with pytest.raises(ImportError, match=r"needs StarCraft II: pip install git.*SC2PATH") as found:
+        task.get_env_fun(1, False, 0, "cpu")()
+    assert "\n" not in str(found.value)
+
+
+@needs_jaxmarl
+def test_specs(stand_in):
+    env = make_env(SMAC, SMACV2)
+    check_env_specs(env, seed=1)
+    assert {name: (team.n_agents, team.n_actions) for name, team in env.teams.items()} == {
+        "3m": (3, 9),
+        "v2": (3, 9),
+    }
+    assert (env.teams["3m"].max_steps, env.teams["v2"].max_steps) == (60, 200)
+    assert (env.teams["3m"].state_size, env.teams["3m"].observation_size) == (72, 75 + 3)
+    env.close()
+
+
+@needs_jaxmarl
+def test_every_copy_is_a_game_of_its_own(stand_in):
+    env = make_env(SMAC)
+    observation = env.reset()["3m", "observation"]
+    assert not torch.equal(observation[0], observation[1])
+    made = stand_in.made[-2:]
+    assert len({one["seed"] for one in made}) == 2
+    assert {one["map_name"] for one in made} == {"3m"}
+    assert {one["difficulty"] for one in made} == {"7"}
+    env.set_seed(3)  # what the game cannot follow is no error
+    env.close()
+
+
+@needs_jaxmarl
+def test_rewards_masks_and_victories_are_the_games(stand_in):
+    """The first enemy in range is attacked, else the team goes east; smacv2 asserts the masks."""
+    env = make_env(SMAC, copies=4)
+    data, returns = env.reset(), torch.zeros(4)
+    preference = torch.tensor([6, 7, 8, 4, 1, 0])
+    while not data["done"].all():
+        mask = data["3m", "action_mask"]
+        data["3m", "action"] = preference[mask[..., preference].int().argmax(-1)]
+        data = env.step(data)["next"]
+        returns += data["3m", "reward"][:, 0, 0]
+    won = data["won", "3m"].squeeze(-1)
+    assert won.any()
+    torch.testing.assert_close(returns[won], torch.full_like(returns[won], 20.0))
+    assert (returns[~won] < 10.001).all()
+    assert data["3m", "terminated"].all()
+    env.close()
+
+
+@needs_jaxmarl
+@pytest.mark.parametrize("continuing", [True, False])
+def test_the_limit_is_a_truncation_if_the_game_says_so(stand_in, continuing):
+    env = make_env({"task": "smac/3m", "config": {"continuing_episode": continuing}}, copies=1)
+    data = env.reset()
+    west = torch.tensor([5, 1, 0])  # away from the enemy's script; it comes nearer all the same
+    team, seen = env.teams["3m"], []
+    (game,) = team.env._envs
+    game._env.episode_limit = 3
+    for _ in range(3):
+        mask = data["3m", "action_mask"]
+        data["3m", "action"] = west[mask[..., west].int().argmax(-1)]
+        data = env.step(data)["next"]
+        seen.append(data["done"].item())
+    assert seen == [False, False, True]
+    assert data["3m", "truncated"].all() == continuing
+    assert data["3m", "terminated"].all() != continuing
+    env.close()
+
+
+@needs_jaxmarl
+def test_a_set_trains_and_is_scored(stand_in, tmp_path):
+    task = task_set(SMAC, SMACV2, reward="mean")
+    experiment = make_experiment(tmp_path, task, ALONE, evaluation=False)
+    experiment.run()
+    assert experiment.total_frames == 100
+    played = play_episodes(task, random_policy(["3m", "v2"]), 2, seed=0)
+    assert set(played.won) == {"3m", "v2"}
+    assert all((values > 0).any() for values in played.returns.values())
+
+
+@needs_starcraft
+@pytest.mark.parametrize("entry", ["smac/3m", "smacv2/protoss_5_vs_5"])
+def test_the_real_game(entry):
+    env = make_env(entry, copies=1)
+    check_env_specs(env)
+    data = env.rollout(300)
+    assert data["next", "done"][0, -1].item()
+    env.close()

@@ -1,0 +1,87 @@
+import numpy as np
+
+from benchmarl_mkt.environments.smax_battle import battlefield
+from smacv2.env.starcraft2.maps import get_map_params
+
+# smacv2's actions: no-op (the dead alone), stop, four moves, one attack for each enemy.
+NO_OP, STOP, ATTACK = 0, 1, 6
+_IN_SMAX = [4, 4, 0, 2, 1, 3]
+
+
+class StarCraft2Env:
+    """One battle of SMAX's 3m under smacv2's names and conventions."""
+
+    made = []  # arguments of those made, for tests
+
+    def __init__(
+        self, map_name, seed=None, capability_config=None, continuing_episode=False, **options
+    ):
+        self.made.append({"map_name": map_name, "seed": seed, **options})
+        params = get_map_params(map_name)
+        self.n_agents, self.n_enemies = params["n_agents"], params["n_enemies"]
+        if capability_config is not None:
+            sizes = capability_config["n_units"], capability_config["n_enemies"]
+            assert sizes == (self.n_agents, self.n_enemies)
+        self.episode_limit = params["limit"]
+        self.continuing_episode = continuing_episode
+        self.n_actions = ATTACK + self.n_enemies
+        self._field = battlefield("3m")
+        self._battles = self._field.empty(np.array([0 if seed is None else seed], np.uint32))
+        self._steps = None
+
+    def reset(self, episode_config=None):
+        self._battles = self._field.restart(self._battles, np.ones(1, bool))
+        self._steps = 0
+        return self.get_obs(), self.get_state()
+
+    def step(self, actions):
+        assert self._steps is not None, "reset first"
+        chosen = np.empty((1, self.n_agents), np.int32)
+        for agent, action in enumerate(actions):
+            available = self.get_avail_agent_actions(agent)
+            assert available[action] == 1, f"Agent {agent} cannot perform action {action}"
+            chosen[0, agent] = _IN_SMAX[action] if action < ATTACK else action - 1
+        self._battles = self._field.step(self._battles, chosen)
+        self._steps += 1
+        view, alive = self._battles.view, self._alive()
+        info = {
+            "battle_won": bool(view.won[0]),
+            "dead_allies": int((~alive[: self.n_agents]).sum()),
+            "dead_enemies": int((~alive[self.n_agents :]).sum()),
+        }
+        terminated = bool(view.terminated[0])
+        if not terminated and self._steps >= self.episode_limit:
+            terminated = True
+            if self.continuing_episode:
+                info["episode_limit"] = True
+        return float(view.reward[0]), terminated, info
+
+    def _alive(self):
+        return np.asarray(self._battles.states.state.unit_alive[0])
+
+    def get_obs(self):
+        return [np.array(row) for row in self._battles.view.observation[0]]
+
+    def get_state(self):
+        return np.array(self._battles.view.state[0])
+
+    def get_obs_size(self):
+        return self._field.observation_size
+
+    def get_state_size(self):
+        return self._field.state_size
+
+    def get_avail_actions(self):
+        return [self.get_avail_agent_actions(agent) for agent in range(self.n_agents)]
+
+    def get_avail_agent_actions(self, agent_id):
+        if not self._alive()[agent_id]:
+            return [1] + [0] * (self.n_actions - 1)
+        attacks = np.asarray(self._battles.view.action_mask[0, agent_id, 5:]).astype(int).tolist()
+        return [0, 1, 1, 1, 1, 1, *attacks]
+
+    def get_total_actions(self):
+        return self.n_actions
+
+    def close(self):
+        self._steps = None
