@@ -26,6 +26,13 @@ def test_the_papers_sweep_has_every_method_once_teachers_first():
     assert params("paper")["seed"] == ["0", "1", "2"]
 
 
+def test_the_sweep_of_smax_has_its_methods_teachers_first():
+    methods = params("smax")["+method"]
+    assert methods[0] == "mkt_smax"
+    for_sizes = {"mkt_smax_attention"}
+    assert {*methods} | for_sizes == {method for method in METHODS if "smax" in method}
+
+
 def test_single_task_runs_cover_the_set():
     from benchmarl_mkt.environments import MultiTaskTask
 
