@@ -331,12 +331,12 @@ def test_damaged_teachers_stop_a_run(refused, teachers, tmp_path):
 
 COMMANDS = {
     ("dance",): "command: 'dance' is unknown; see benchmarl -h",
-    ("resume",): "command: 'resume' is unknown",
+    ("resume",): "resume: 'nothing' given; usage: benchmarl resume FOLDER",
     ("resume", "nowhere"): "resume: there is no run in",
     ("evaluate", "checkpoint=nowhere"): "checkpoint: no team in nowhere; name the folder of one",
     ("evaluate", "checkpoint=.", "seed=4294967296"): "seed: '4294967296' must be a whole number",
-    ("teachers",): "command: 'teachers' is unknown",
-    ("teachers", "list", "all"): "command: 'teachers list all' is unknown",
+    ("teachers",): "teachers: 'nothing' given; choose train, list, show TEACHER or verify",
+    ("teachers", "list", "all"): "teachers: 'list all' given; choose train, list",
     ("teachers", "train"): "task: missing; name one, such as task=multitask/mpe",
     ("teachers", "train", "algorithm=qmix", "experiment=mkt_quick", "task=multitask/mpe"): (
         "algorithm: teachers are trained for algorithm=mkt"
