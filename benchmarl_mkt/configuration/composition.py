@@ -247,4 +247,4 @@ def _hint(wrong: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {' or '.join(close)}?"
     more = ", ..." if len(known) > 15 else ""
-    return f"there are {', '.join(known[:15])}{more}" if known else "remove it"
+    return f"there are {', '.join(known[:15])}{more}" if known else "put a + before it to add it"
