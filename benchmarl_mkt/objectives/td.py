@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def standardise_rewards(rewards: Tensor, mask: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -55,23 +55,25 @@ def lambda_targets(
     .. math::
         G_t = r_t + \gamma (1 - terminated_t) ((1 - \lambda) Q_{tot}^-(s_{t+1}) + \lambda G_{t+1})
 
-    computed from the end; where step t + 1 is not ``valid`` (another episode, idle, or its own
-    next observation lost) and in the last step, :math:`Q_{tot}^-(s_{t+1})` takes the place of the
-    bracket. What is not valid does not reach what is. Actions that explored are not cut off
+    where step t + 1 is not ``valid`` (another episode, idle, or its own next observation lost) and
+    in the last step, :math:`Q_{tot}^-(s_{t+1})` takes the place of the bracket. What is not valid
+    does not reach what is; its own targets are of no use. Actions that explored are not cut off
     (`Peng and Williams 1996 <https://doi.org/10.1007/BF00114731>`_; with deep networks
     `arXiv:2103.00107 <https://arxiv.org/abs/2103.00107>`_). With ``lmbda`` 0 this is
     :func:`td_targets`, with 1 the return of the segment.
     """
     if lmbda == 0:
         return td_targets(rewards, next_values, terminated, gamma)
-    ahead = next_values[:, -1]
-    targets = torch.empty_like(rewards)
-    for t in range(rewards.shape[1] - 1, -1, -1):
-        targets[:, t] = td_targets(rewards[:, t], ahead, terminated[:, t], gamma)
-        if t:
-            mixed = torch.lerp(next_values[:, t - 1], targets[:, t], lmbda)
-            ahead = torch.where(valid[:, t], mixed, next_values[:, t - 1])
-    return targets
+    discount = torch.full_like(rewards, gamma).masked_fill(terminated, 0.0)
+    ahead = torch.zeros_like(rewards)  # what G_{t+1} counts in the bracket of step t
+    ahead[:, :-1].masked_fill_(valid[:, 1:], lmbda)
+    known = torch.where(valid, rewards + discount * (1 - ahead) * next_values, 0.0)
+    # G_t = known_t + factor_t G_{t+1}: a product with all products of consecutive factors.
+    factor = (discount * ahead).movedim(1, -1)  # [B, ..., T]
+    rows = torch.ones(factor.shape[-1], factor.shape[-1], dtype=torch.bool, device=factor.device)
+    before = nn.functional.pad(factor[..., :-1], (1, 0)).unsqueeze(-2)
+    weights = torch.where(rows.triu(1), before, 1.0).cumprod(-1).triu()  # [B, ..., T, T]
+    return (weights @ known.movedim(1, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, 1)
 
 
 def hysteretic_square(error: Tensor, hysteresis: float) -> Tensor:

@@ -226,7 +226,7 @@ COMBINATIONS = {
     "no-teacher": (with_set(f"+{ALG}teachers.simple_push=/nowhere"), "there is no teacher in /now"),
     "teacher-preset": (with_set(f"{ALG}teacher_experiment=mkt_slow"), "no preset 'mkt_slow'; use"),
     "teacher-model": (with_set(f"{ALG}teacher_model=transformer"), "no model 'transformer'; use"),
-    "teacher-free": (with_set(f"{ALG}teacher_algorithm.mixer=vdn"), "key; put a + before it to add"),
+    "teacher-free": (with_set(f"{ALG}teacher_algorithm.mixer=vdn"), "put a + before it"),
     "teacher-algorithm": (with_set(f"+{ALG}teacher_algorithm.lr=3"), "unknown ['lr']; it may set"),
     "teacher-mixer": (with_set(f"+{ALG}teacher_algorithm.mixer=qmux"), "'qmux' must be one of"),
     "run-under-a-file": (
