@@ -1,4 +1,4 @@
-"""What the documentation's build needs besides its plugins: docstrings' roles, formulas as MathML."""
+"""What the documentation needs besides its plugins: docstrings' roles, formulas as MathML."""
 
 from __future__ import annotations
 
