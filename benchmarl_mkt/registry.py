@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import benchmarl.algorithms as benchmarl_algorithms
 import benchmarl.environments as benchmarl_environments
 import benchmarl.models as benchmarl_models
@@ -18,7 +20,8 @@ def register() -> None:
     """Register tasks, algorithm, model and schemas; calling it again changes nothing."""
     benchmarl_algorithms.algorithm_config_registry["mkt"] = MktConfig
     benchmarl_models.model_config_registry["multitask"] = MultiTaskModelConfig
-    for enum in (MpeTask, SmaxTask, SmacTask, MultiTaskTask):
+    enums: tuple[Any, ...] = (MpeTask, SmaxTask, SmacTask, MultiTaskTask)
+    for enum in enums:
         for task in enum:
             name = f"{enum.env_name()}/{task.name.lower()}"
             benchmarl_environments.task_config_registry[name] = task

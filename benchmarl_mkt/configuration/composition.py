@@ -146,7 +146,7 @@ def _visit(key: str, node) -> None:
     fields = getattr(OmegaConf.get_type(node), "__dataclass_fields__", None)
     for name in list(node) if isinstance(node, DictConfig) else range(len(node)):
         if fields is not None and name not in fields:
-            raise ValueError(f"{key}.{name}: unknown key; {_hint(name, fields)}")
+            raise ValueError(f"{key}.{name}: unknown key; {_hint(str(name), fields)}")
         _visit(f"{key}.{name}", node[name])
 
 

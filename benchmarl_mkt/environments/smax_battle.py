@@ -24,11 +24,11 @@ from benchmarl_mkt.paths import cache_path
 def _muted() -> Iterator[None]:
     """Hide what JaxMARL prints when imported; it puts ``sys.__stdout__`` back in between."""
     kept = sys.stdout, sys.stderr, sys.__stdout__
-    sys.stdout = sys.__stdout__ = io.StringIO()
+    sys.stdout = sys.__stdout__ = io.StringIO()  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        sys.stdout, sys.stderr, sys.__stdout__ = kept
+        sys.stdout, sys.stderr, sys.__stdout__ = kept  # type: ignore[misc]
 
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read by jax, when imported

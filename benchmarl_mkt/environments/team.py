@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from benchmarl.environments.common import TaskClass
@@ -90,7 +90,7 @@ class Team:
         agents = 1 if self._mean_reward else self.n_agents
         self.max_return = None if limit is None else limit * agents
         self._elapsed = torch.zeros(num_envs, dtype=torch.long, device=device)
-        self._current: TensorDictBase | dict = {}  # the task's entries of now
+        self._current: Any = {}  # the task's entries of now
         self._shown: TeamStep | None = None
 
     def _read_specs(self, task: TaskClass, opponents: dict[str, str]) -> None:

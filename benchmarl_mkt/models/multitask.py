@@ -48,6 +48,9 @@ class MultiTaskModel(Model):
             of mlp, gru, lstm.
     """
 
+    in_keys: list
+    out_keys: list
+
     def __init__(
         self,
         embedding_size: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import cos, sin
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 _FINER = 3  # drawn so many times larger, then scaled down: smooth edges
 _GREY = (90, 90, 90)
 
-Color = tuple[float, float, float]
+Color = tuple[float, ...]  # red, green, blue
 
 
 class Shape(NamedTuple):
@@ -44,7 +44,7 @@ class Scene(NamedTuple):
 
     shapes: list[Shape]
     half_width: float
-    center: tuple[float, float] = (0.0, 0.0)
+    center: tuple[float, ...] = (0.0, 0.0)
 
 
 def draw(scene: Scene, pixels: int) -> np.ndarray:
@@ -63,7 +63,7 @@ def draw(scene: Scene, pixels: int) -> np.ndarray:
 
     for shape in scene.shapes:
         color = tuple(round(255 * min(max(float(part), 0.0), 1.0)) for part in shape.color[:3])
-        edge = {"outline": _GREY, "width": _FINER} if shape.outlined else {}
+        edge: dict[str, Any] = {"outline": _GREY, "width": _FINER} if shape.outlined else {}
         x, y = place(*shape.center)
         if shape.kind == "disc":
             radius = max(shape.size[0] * scale, 2 * _FINER)  # the smallest stay visible

@@ -86,7 +86,7 @@ def vmas_scene(env: Any) -> Scene:
         if getattr(color, "ndim", 1) > 1:  # one for every copy
             color = color[0]
         shape, kind = entity.shape, "line"
-        size = (getattr(shape, "length", 0.0),)
+        size: tuple[float, ...] = (getattr(shape, "length", 0.0),)
         if isinstance(shape, Sphere):
             kind, size = "disc", (shape.radius,)
         elif isinstance(shape, Box):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from math import isnan
+from typing import Any
 
 import numpy as np
 
@@ -80,8 +81,8 @@ class Comparison:
         keys = {self.methods[0].key, *keys}
         return replace(self, methods=tuple(m for m in self.methods if m.key in keys))
 
-    def score(self, task: str, value: np.ndarray) -> np.ndarray:
-        """Normalise returns of ``task``: 0 uniform random play, 1 the teachers."""
+    def score(self, task: str, value: Any) -> Any:
+        """Normalise returns of ``task``, an array or a number: 0 random play, 1 the teachers."""
         random, teacher = self.random.get(task), self.teacher.get(task)
         if random is None or teacher is None:
             return value * float("nan")

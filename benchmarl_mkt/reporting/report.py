@@ -129,9 +129,9 @@ def _parts(comparisons: Sequence[Comparison], labels: Labels) -> Iterator[tuple[
         keys = {method.key for method in comparison.methods}
         reference, grouped = comparison.methods[0].key, set().union(*labels.groups.values())
         groups = {**labels.groups, "others": sorted(keys - grouped - {reference})}
-        groups = {group: keys & set(members) - {reference} for group, members in groups.items()}
-        groups = {group: members for group, members in groups.items() if members}
-        if not labels.groups or not groups:
+        split = {group: keys & set(members) - {reference} for group, members in groups.items()}
+        split = {group: members for group, members in split.items() if members}
+        if not labels.groups or not split:
             yield comparison.set, comparison
         else:
             for group, members in groups.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     return Interval(mean, float(mean - half), float(mean + half))
 
 
-def normalised_score(value: float, random: float, teacher: float) -> float:
+def normalised_score(value: Any, random: float, teacher: float) -> Any:
     """Return 0 for uniform random play and 1 for the teacher, linear between and beyond.
 
     It is not a number where the teacher is no better than random play.
@@ -49,9 +49,9 @@ def normalised_score(value: float, random: float, teacher: float) -> float:
 class Estimate(NamedTuple):
     """A statistic with its bootstrap interval: numbers, or arrays of one shape."""
 
-    value: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
+    value: Any
+    low: Any
+    high: Any
 
 
 def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:

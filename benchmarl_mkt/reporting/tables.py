@@ -126,18 +126,18 @@ def reached(comparison: Comparison, method: Method, level: float) -> dict[str, R
 def reach(at: np.ndarray, scores: np.ndarray, level: float) -> Reach:
     """Say when scores [seeds, n] at fractions of training [n] reach ``level`` and hold it."""
     mean = scores.mean(0)
-    first, held = (f(mean, level) for f in (first_reached, held_from))
-    first, held = (None if index is None else float(at[index]) for index in (first, held))
+    indices = (f(mean, level) for f in (first_reached, held_from))
+    first, held = (None if index is None else float(at[index]) for index in indices)
     return Reach(first, held, int((scores[:, -1] >= level).sum()), len(scores))
 
 
 def improvement(comparison: Comparison, method: Method, measure: str = "best") -> Estimate | None:
     """Probability that ``method`` beats the reference; None of itself or without scores."""
     reference = comparison.methods[0]
-    scores = [comparison.scores(m, measure) for m in (method, reference)]
-    if method is reference or None in scores:
+    own, others = (comparison.scores(m, measure) for m in (method, reference))
+    if method is reference or own is None or others is None:
         return None
-    return probability_of_improvement(*scores)
+    return probability_of_improvement(own, others)
 
 
 def aggregate(
@@ -156,7 +156,8 @@ def _measure(
     if not methods:
         return None
     levels = [] if "win_rate" in measure else [w for w in _LEVELS if comparison.levels[w]]
-    header, columns, bold = ["method"], [], set()
+    header, bold = ["method"], set()
+    columns: list[list[Cell]] = []
     for task in tasks:
         cells = [over_seeds(method.values(measure, task)) for method in methods]
         bold |= {(len(levels) + row, len(header)) for row in _leader(cells)}
@@ -166,7 +167,8 @@ def _measure(
         published = labels.published.get(task, {}) if measure == "best" else {}
         if published:
             header.append(f"{header[-1]}, paper")
-            columns.append([_float(published.get(k)) for k in (*levels, *(m.key for m in methods))])
+            keys = (*levels, *(method.key for method in methods))
+            columns.append([_float(published.get(key)) for key in keys])
     counts = [
         *(_range(len(seeds) for seeds in comparison.levels[who].values()) for who in levels),
         *(_range(_counts(method, measure, tasks)) for method in methods),
@@ -232,7 +234,7 @@ def _aggregate(comparison: Comparison) -> Table | None:
 
 
 def _budget(comparison: Comparison) -> Table | None:
-    rows = []
+    rows: list[list[Cell]] = []
     for method in comparison.methods:
         own, teachers = (method.frames(which) for which in ("frames", "teacher_frames"))
         if isnan(own):
@@ -262,7 +264,7 @@ def _budget(comparison: Comparison) -> Table | None:
 
 def _teacher_level(comparison: Comparison, labels: Labels) -> Table | None:
     tasks = comparison.scored
-    rows = []
+    rows: list[list[Cell]] = []
     for method in comparison.methods:
         cells = [reached(comparison, method, level)[task] for level in LEVELS for task in tasks]
         if any(cells):

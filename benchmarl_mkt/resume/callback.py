@@ -69,7 +69,8 @@ class ResumeCallback(Callback):
 
     def on_setup(self) -> None:
         experiment = self.experiment
-        self.saves, self.last_saved = False, None
+        self.saves = False
+        self.last_saved: Path | None = None
         self._interval = self.every
         if self.every is None and SAVE_EVERY in os.environ:
             self._interval = float(os.environ[SAVE_EVERY])

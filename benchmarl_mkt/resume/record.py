@@ -65,11 +65,11 @@ def open_run(
             f"hydra.run.dir: another process is running in {folder}; wait, or use another folder"
         ) from error
     with lock:
-        config = json.loads(json.dumps(config))
+        plain: dict[str, Any] = json.loads(json.dumps(config))
         hydra = {path.name: path.read_text() for path in (folder / ".hydra").glob("*.yaml")}
-        record = RunRecord(overrides, config, hydra, name)
+        record = RunRecord(overrides, plain, hydra, name)
         if (folder / RECORD).exists():
-            record = _same(read_run(folder), config, folder)
+            record = _same(read_run(folder), plain, folder)
         else:
             _write(folder, record)
         yield record

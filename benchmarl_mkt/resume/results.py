@@ -20,6 +20,8 @@ class AtomicJsonWriter(JsonWriter):
         writer: the experiment's own, whose content it takes over.
     """
 
+    path: Path
+
     def __init__(self, writer: JsonWriter):
         self.__dict__.update(writer.__dict__)
 

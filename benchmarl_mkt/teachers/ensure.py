@@ -8,6 +8,7 @@ import queue
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
+from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
 
 START_METHOD = "spawn"  # a fork would copy the threads' locks, and JAX's
-_news: queue.Queue  # of a worker process: tells how far its teacher is
+_news: Queue  # of a worker process: tells how far its teacher is
 
 
 def ensure_teachers(
@@ -49,7 +50,10 @@ def ensure_teachers(
     context = _context()
     news, others = context.Queue(), set(multiprocessing.active_children())
     count = min(len(names), workers or len(os.sched_getaffinity(0)))
-    with _bars(console) as bars, ProcessPoolExecutor(count, context, _begin, (news,)) as pool:
+    with (
+        _bars(console) as bars,
+        ProcessPoolExecutor(count, context, initializer=_begin, initargs=(news,)) as pool,
+    ):
         rows = {name: bars.add_task(name, total=None, best="waiting") for name in names}
         jobs = {pool.submit(_work, config, task.config, name): name for name in names}
         try:
@@ -75,7 +79,7 @@ def _context() -> BaseContext:
     return multiprocessing.get_context(START_METHOD)
 
 
-def _begin(news: queue.Queue) -> None:
+def _begin(news: Queue) -> None:
     """Prepare a worker process."""
     import benchmarl_mkt
 
@@ -96,11 +100,11 @@ def _work(config: MktConfig, task_config: dict, name: str) -> str:
             config, task, name, lambda frames, total, best: _news.put((name, frames, total, best))
         )
     except Stopped as stopped:
-        os._exit(stopped.code)  # the pool would catch it, and go on with the next teacher
+        os._exit(int(stopped.code or 0))  # the pool would catch it, and go on with the next teacher
     return str(path)
 
 
-def _show(news: queue.Queue, bars: Progress, rows: dict) -> None:
+def _show(news: Queue, bars: Progress, rows: dict) -> None:
     try:
         name, frames, total, best = news.get(timeout=0.2)
     except queue.Empty:
