@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench chaos lint docs clean
+.PHONY: demo test bench chaos lint docs dist compat compat-lowest compat-newest clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,10 +27,31 @@ chaos: $(STAMP)  ## kill teachers' and students' trainings 100 times, compare; w
 	$(BIN)/python benchmarks/chaos.py --kills 100
 
 lint: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: $(STAMP)  ## build the documentation, strictly, into build/site
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
+dist: $(STAMP)  ## build sdist and wheel into build/dist, and check them
+	rm -rf build/dist
+	$(BIN)/python -m build --outdir build/dist
+	$(BIN)/python -m twine check --strict build/dist/*
+
+# The fast tests of what depends on other packages' versions, in environments of their own.
+COMPAT_TESTS ?= tests --ignore tests/docs --ignore tests/resume --ignore tests/reporting
+UV = $(BIN)/uv pip install --quiet $(addprefix --find-links ,$(PIP_FIND_LINKS))
+# The floor of torch's range, and the torchvision of that release (which the resolver would raise).
+LOWEST_TORCH := torch==2.13.0 torchvision==0.28.0
+
+compat: compat-lowest compat-newest  ## the tests on the lowest and the newest versions in range
+
+compat-lowest compat-newest: compat-%: $(STAMP)
+	$(BIN)/python -m pip install --quiet uv
+	rm -rf build/compat/$*
+	$(PYTHON) -m venv build/compat/$*
+	$(UV) --python build/compat/$*/bin/python -e '.[dev]' \
+	    $(if $(filter lowest,$*),--resolution lowest-direct $(LOWEST_TORCH),$(NEWEST_TORCH))
+	build/compat/$*/bin/python -m pytest $(COMPAT_TESTS)
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build

@@ -12,7 +12,13 @@ def register() -> None:
 
     Idempotent. Hydra applications of BenchMARL call it through the installed search-path plugin,
     so only scripts that use BenchMARL's registries directly need it.
+
+    Raises:
+        ImportError: if a version is installed that this package was not made for.
     """
+    from benchmarl_mkt.compatibility import check_versions
+
+    check_versions()
     from benchmarl_mkt.registry import register as _register
 
     _register()

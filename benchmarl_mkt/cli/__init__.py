@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 
 from benchmarl_mkt.cli.common import user_errors
+from benchmarl_mkt.compatibility import check_versions
 
 VERBS = ("run", "resume", "evaluate", "transfer", "render", "export", "report", "tasks", "teachers")
 
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         case [verb, *rest] if verb in VERBS and {"-h", "--help"} & set(rest):
             sys.stdout.write(_module(verb).HELP)
         case [verb, *rest] if verb in VERBS:
+            with user_errors():
+                check_versions()
             _module(verb).main(rest)
         case _:
             with user_errors():
