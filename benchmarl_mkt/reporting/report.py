@@ -134,7 +134,7 @@ def _parts(comparisons: Sequence[Comparison], labels: Labels) -> Iterator[tuple[
         if not labels.groups or not split:
             yield comparison.set, comparison
         else:
-            for group, members in groups.items():
+            for group, members in split.items():
                 yield f"{comparison.set}: {group}", comparison.only(members)
 
 
