@@ -1,6 +1,6 @@
 """Draw the win rates of runs, from BenchMARL's JSON files, and tell when they first reached a level.
 
-    python benchmarks/win_rates.py --out win_rates.png NAME=run.json ...
+python benchmarks/win_rates.py --out win_rates.png NAME=run.json ...
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def plain_network(model: Model) -> nn.Module:
     """
     if isinstance(model, MultiTaskModel) and isinstance(model.trunk, Mlp):
         trunk = model.trunk.mlp[0]  # sees rows, so it is one plain MLP
-        return nn.Sequential(model.embedding, nn.ReLU(), trunk, nn.ReLU(), model.head)
+        return nn.Sequential(model.embedding, model.activate, trunk, model.activate, model.head)
     if isinstance(model, Mlp) and model.input_has_agent_dim and not model.centralised:
         own = 1 if model.share_params else model.n_agents
         return _PerAgent([_agents_net(model, agent) for agent in range(own)])

@@ -22,6 +22,7 @@ GRU = MultiTaskModelConfig.get_from_yaml(str(conf_path() / "model" / "multitask_
 # name -> algorithm, model, changes of the experiment
 TEAMS = {
     "mkt": (MktConfig(annealing=ALONE), small_model(), {}),
+    "mkt-norm": (MktConfig(annealing=ALONE), small_model(layer_norm=True), {}),
     "mkt-deep": (
         MktConfig(annealing=ALONE),
         MlpConfig(num_cells=[7, 9], layer_class=torch.nn.Linear, activation_class=torch.nn.Tanh),
@@ -36,7 +37,7 @@ TEAMS = {
     "mkt-gru": (MktConfig(annealing=ALONE), GRU, {}),
     "mappo-gru": (MappoConfig.get_from_yaml(), GruConfig.get_from_yaml(), {}),
 }
-FEED_FORWARD = ("mkt", "mkt-deep", "mappo", "unshared")
+FEED_FORWARD = ("mkt", "mkt-norm", "mkt-deep", "mappo", "unshared")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def run_onnx(path, data):
     return dict(zip(names, session.run(None, given), strict=True))
 
 
-@pytest.mark.parametrize("name", ["mkt-deep", "unshared"])
+@pytest.mark.parametrize("name", ["mkt-norm", "mkt-deep", "unshared"])
 def test_onnx_gives_what_the_module_gives(name, folders, tmp_path):
     pytest.importorskip("onnxscript")
     for task, policy in load_team(folders(name)).items():

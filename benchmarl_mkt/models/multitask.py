@@ -66,7 +66,7 @@ class MultiTaskModel(Model):
                 "is shared by all agents and tasks"
             )
         self.embedding_size, self.feature_size = embedding_size, feature_size
-        self.activate = _normalised_relu if layer_norm else torch.relu
+        self.activate = NormalisedReLU() if layer_norm else nn.ReLU()
         leading = 1 if self.input_has_agent_dim else 0
         size = sum(spec.shape[leading:].numel() for spec in self.input_spec.values(True, True))
         if self.centralised and self.input_has_agent_dim:
@@ -177,6 +177,14 @@ class MultiTaskModel(Model):
         return tensordict.set(self.out_key, self.evaluate(tensordict))
 
 
+class NormalisedReLU(nn.Module):
+    """Layer normalisation of rows [*, size], without learned parameters, and a ReLU."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return what is above the row's mean, in the row's standard deviations."""
+        return torch.relu(nn.functional.layer_norm(rows, rows.shape[-1:]))
+
+
 def network_outputs(
     embeddings: Mapping[str, nn.Linear],
     trunk: Model,
@@ -227,10 +235,6 @@ def _features(trunk: Model, inputs: list[Tensor], is_init: Tensor | None) -> lis
         part.view(x.shape[0], x.shape[2], x.shape[1], -1).transpose(1, 2).flatten(0, 2)
         for part, x in zip(parts, inputs)
     ]
-
-
-def _normalised_relu(rows: Tensor) -> Tensor:
-    return torch.relu(nn.functional.layer_norm(rows, rows.shape[-1:]))
 
 
 def _join(parts: list[Tensor]) -> Tensor:
