@@ -1,4 +1,4 @@
-"""Draw the win rates of runs, from BenchMARL's JSON files, and tell when they first reached a level.
+"""Draw the win rates of runs from BenchMARL's JSON files; tell when they first reached a level.
 
 python benchmarks/win_rates.py --out win_rates.png NAME=run.json ...
 """
