@@ -43,7 +43,7 @@ def test_the_best_policy_can_be_exported(tmp_path):
     experiment = make_experiment(
         tmp_path,
         task_set(PUSH),
-        MktConfig(annealing=ALONE),
+        MktConfig(annealing=ALONE, lmbda=0.0),
         callbacks=[best],
         lr=0.1,
         max_n_frames=300,
