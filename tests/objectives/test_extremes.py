@@ -1,5 +1,6 @@
 """Losses of extreme inputs: finite numbers and gradients, and what must not change them."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,10 @@ from benchmarl_mkt.objectives.td import greedy_actions, masked_mean, standardise
 from tests.helpers import make_agents, random_segments
 
 AGENTS, SIZE, ACTIONS, STATE = 2, 5, 4, 3
-EXTREMES = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e4, 1e30, -1e30])
+# Exact in single precision.
+EXTREMES = st.sampled_from(
+    [float(np.float32(x)) for x in (0.0, 1.0, -1.0, 1e-30, 1e4, 1e30, -1e30)]
+)
 VALUES = hnp.arrays("float32", (3, AGENTS, ACTIONS), elements=EXTREMES)
 REWARDS = hnp.arrays("float32", (3, 4), elements=EXTREMES)
 FLAGS = hnp.arrays("bool", (3, 4))
