@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from benchmarl_mkt.cli.common import make_console, stops, user_errors
@@ -38,6 +39,7 @@ def run(cfg) -> None:
     from benchmarl_mkt.resume.record import open_run
 
     benchmarl_mkt.register()  # a sweep's launcher may run this in a new process
+    _use_one_thread()
     console, hydra = make_console(), HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     choices = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/")}
@@ -55,6 +57,18 @@ def run(cfg) -> None:
             _train(cfg, name, task, algorithm, results, console)
             record.finish(folder)
         resume.forget(results)
+
+
+def _use_one_thread() -> None:
+    """Let torch compute on one thread, unless the environment says how many.
+
+    The networks are small: more threads gain little on idle cores, and on busy ones every step
+    waits for the slowest. Sums also round the same way on every machine.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def _run_name(cfg, task, algorithm) -> str:
