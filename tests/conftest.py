@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +46,16 @@ def cli(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["benchmarl"])
         monkeypatch.chdir(tmp_path)
         capsys.readouterr()
-        status = 0
+        status, root = 0, logging.getLogger()
+        handlers, level = list(root.handlers), root.level
         try:
             main(list(arguments))
         except SystemExit as exit_:
             status = exit_.code
         finally:
             GlobalHydra.instance().clear()
+            root.handlers[:] = handlers  # Hydra's would write to what capsys has closed
+            root.setLevel(level)
         out, error = capsys.readouterr()
         return status, out, error
 

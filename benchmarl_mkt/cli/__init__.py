@@ -8,17 +8,31 @@ that wrong input and help are answered without torch.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
+from types import ModuleType
 
+from benchmarl_mkt.cli import (
+    evaluate,
+    export,
+    render,
+    report,
+    resume,
+    run,
+    tasks,
+    teachers,
+    transfer,
+)
 from benchmarl_mkt.cli.common import user_errors
 from benchmarl_mkt.compatibility import check_versions
 
-VERBS = ("run", "resume", "evaluate", "transfer", "render", "export", "report", "tasks", "teachers")
+VERBS: dict[str, ModuleType] = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (run, resume, evaluate, transfer, render, export, report, tasks, teachers)
+}
 
 
 def usage() -> str:
     """Return the text of ``benchmarl --help``."""
-    lines = (f"  {verb:<10}{_module(verb).SUMMARY}" for verb in VERBS)
+    lines = (f"  {verb:<10}{module.SUMMARY}" for verb, module in VERBS.items())
     return "\n".join(
         (
             "Usage: benchmarl COMMAND [ARGUMENTS ...]",
@@ -41,15 +55,11 @@ def main(arguments: list[str] | None = None) -> None:
         case [] | ["-h" | "--help", *_]:
             sys.stdout.write(usage())
         case [verb, *rest] if verb in VERBS and {"-h", "--help"} & set(rest):
-            sys.stdout.write(_module(verb).HELP)
+            sys.stdout.write(VERBS[verb].HELP)
         case [verb, *rest] if verb in VERBS:
             with user_errors():
                 check_versions()
-            _module(verb).main(rest)
+            VERBS[verb].main(rest)
         case _:
             with user_errors():
                 raise ValueError(f"command: {' '.join(arguments)!r} is unknown; see benchmarl -h")
-
-
-def _module(verb: str):
-    return import_module(f"benchmarl_mkt.cli.{verb}")
