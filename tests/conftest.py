@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 
 import benchmarl_mkt
@@ -54,6 +55,7 @@ def cli(tmp_path, monkeypatch, capsys):
             status = exit_.code
         finally:
             GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
             root.handlers[:] = handlers  # Hydra's would write to what capsys has closed
             root.setLevel(level)
         out, error = capsys.readouterr()
