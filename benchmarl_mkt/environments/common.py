@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from benchmarl.environments.common import Task, TaskClass
 from benchmarl.utils import _read_yaml_config
-from torchrl.data import Composite
+from torchrl.data import Binary, Composite
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.paths import conf_path
+
+
+def done_leaves(shape: tuple[int, ...]) -> dict[str, Binary]:
+    """The three flags of an end, as specifications of ``shape``, whose last dimension is 1."""
+    return {
+        key: Binary(n=1, shape=shape, dtype=torch.bool)
+        for key in ("done", "terminated", "truncated")
+    }
 
 
 class DiscreteTaskClass(TaskClass):

@@ -15,10 +15,10 @@ from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Categorical, Composite, Unbounded
+from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
+from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask, done_leaves
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.mpe_games import make_games
 
@@ -85,13 +85,9 @@ class MpeEnv(LeavesEnv):
         self.observation_spec = observation.to(self.device)
         self.action_spec = action.to(self.device)
         self.reward_spec = reward.to(self.device)
-        self.done_spec = Composite(
-            {
-                key: Binary(n=1, shape=(*self.batch_size, 1), dtype=torch.bool)
-                for key in ("done", "terminated", "truncated")
-            },
-            shape=self.batch_size,
-        ).to(self.device)
+        self.done_spec = Composite(done_leaves((*self.batch_size, 1)), shape=self.batch_size).to(
+            self.device
+        )
 
     def _set_seed(self, seed: int | None) -> None:
         streams = np.random.SeedSequence(seed).spawn(self.batch_size[0])

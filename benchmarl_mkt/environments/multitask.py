@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
+from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask, done_leaves
 from benchmarl_mkt.environments.smac import StarcraftClass
 from benchmarl_mkt.environments.team import REWARDS, Team, TeamStep
 from benchmarl_mkt.environments.wins import TEAMS_WON, win_rate
@@ -78,7 +78,7 @@ class MultiTaskEnv(EnvBase):
                 shape=batch,
             )
         action, reward = Composite(shape=batch), Composite(shape=batch)
-        done = Composite(_done_leaves((*batch, 1)), shape=batch)
+        done = Composite(done_leaves((*batch, 1)), shape=batch)
         for name, team in self.teams.items():
             shape = (*batch, team.n_agents)
             observation[name] = Composite(
@@ -90,7 +90,7 @@ class MultiTaskEnv(EnvBase):
             observation["active", name] = Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
             action[name] = Composite(action=Categorical(team.n_actions, shape=shape), shape=shape)
             reward[name] = Composite(reward=Unbounded((*shape, 1)), shape=shape)
-            done[name] = Composite(_done_leaves((*shape, 1)), shape=shape)
+            done[name] = Composite(done_leaves((*shape, 1)), shape=shape)
         self.observation_spec = observation.to(self.device)
         self.action_spec = action.to(self.device)
         self.reward_spec = reward.to(self.device)
@@ -170,13 +170,6 @@ class MultiTaskEnv(EnvBase):
         for team in self.teams.values():
             if not team.env.is_closed:
                 team.env.close()
-
-
-def _done_leaves(shape: tuple[int, ...]) -> dict[str, Binary]:
-    return {
-        key: Binary(n=1, shape=shape, dtype=torch.bool)
-        for key in ("done", "terminated", "truncated")
-    }
 
 
 def _done_flags(done: Tensor, terminated: Tensor) -> dict[str, Tensor]:

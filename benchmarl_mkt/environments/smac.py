@@ -13,18 +13,16 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
-from torchrl.data import Binary, Composite, Unbounded
+from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase
 from torchrl.envs.libs.smacv2 import SMACv2Env
 
-from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
-from benchmarl_mkt.environments.wins import WON, win_rate
+from benchmarl_mkt.environments.battles import GROUP, BattleClass
+from benchmarl_mkt.environments.common import ShippedTask, done_leaves
 
-GROUP = "agents"
 MAPS = (
     *("3m", "8m", "25m", "5m_vs_6m", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m", "MMM", "MMM2"),
     *("2s3z", "3s5z", "3s5z_vs_3s6z", "3s_vs_5z", "6h_vs_8z", "corridor"),
@@ -46,12 +44,7 @@ class StarcraftEnv(SMACv2Env):
         self.reward_spec = Composite(
             {GROUP: Composite(reward=Unbounded((*shape, 1)), shape=shape)}
         ).to(self.device)
-        self.done_spec = Composite(
-            {
-                key: Binary(n=1, shape=(1,), dtype=torch.bool)
-                for key in ("done", "terminated", "truncated")
-            }
-        ).to(self.device)
+        self.done_spec = Composite(done_leaves((1,))).to(self.device)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         after = super()._step(tensordict)
@@ -64,7 +57,7 @@ class StarcraftEnv(SMACv2Env):
         _log.debug("StarCraft II keeps the seed that it was started with")
 
 
-class StarcraftClass(DiscreteTaskClass):
+class StarcraftClass(BattleClass):
     """A map of SMAC or SMACv2 as a BenchMARL task; every copy is a process of the game.
 
     Args:
@@ -102,31 +95,9 @@ class StarcraftClass(DiscreteTaskClass):
         n_agents = env.full_action_spec_unbatched[GROUP, "action"].shape[0]
         return {GROUP: [str(i) for i in range(n_agents)]}
 
-    def observation_spec(self, env: EnvBase) -> Composite:
-        return _part(env, GROUP, "observation")
-
-    def action_mask_spec(self, env: EnvBase) -> Composite:
-        return _part(env, GROUP, "action_mask")
-
-    def state_spec(self, env: EnvBase) -> Composite:
-        return Composite(state=env.full_observation_spec_unbatched["state"])
-
-    def info_spec(self, env: EnvBase) -> Composite:
-        return Composite(info=env.full_observation_spec_unbatched["info"])
-
-    @staticmethod
-    def log_info(batch: TensorDictBase) -> dict[str, float]:
-        """Return the rate of battles won among those that ended in the batch, if any did."""
-        return win_rate(batch, "collection/info/win_rate", ("next", *WON))
-
     @staticmethod
     def env_name() -> str:
         return "smac"
-
-
-def _part(env: EnvBase, *key: str) -> Composite:
-    spec = env.full_observation_spec_unbatched
-    return Composite({key[0]: Composite({key[1]: spec[key]}, shape=spec[key[0]].shape)})
 
 
 class _SmacTask(ShippedTask):

@@ -17,12 +17,11 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
+from benchmarl_mkt.environments.battles import GROUP, BattleClass
+from benchmarl_mkt.environments.common import ShippedTask, done_leaves
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.smax_scenarios import SCENARIOS
-from benchmarl_mkt.environments.wins import WON, win_rate
-
-GROUP = "agents"
+from benchmarl_mkt.environments.wins import WON
 
 
 class SmaxEnv(LeavesEnv):
@@ -87,13 +86,7 @@ class SmaxEnv(LeavesEnv):
         self.reward_spec = Composite(
             {GROUP: Composite(reward=Unbounded((*shape, 1)), shape=shape)}, shape=batch
         ).to(self.device)
-        self.done_spec = Composite(
-            {
-                key: Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
-                for key in ("done", "terminated", "truncated")
-            },
-            shape=batch,
-        ).to(self.device)
+        self.done_spec = Composite(done_leaves((*batch, 1)), shape=batch).to(self.device)
 
     def _set_seed(self, seed: int | None) -> None:
         seeds = np.random.SeedSequence(seed).generate_state(self.batch_size[0])
@@ -144,7 +137,7 @@ class SmaxEnv(LeavesEnv):
         return super()._nested(leaves)
 
 
-class SmaxClass(DiscreteTaskClass):
+class SmaxClass(BattleClass):
     """One SMAX scenario as a BenchMARL task."""
 
     def get_env_fun(
@@ -164,34 +157,9 @@ class SmaxClass(DiscreteTaskClass):
     def max_steps(self, env: EnvBase) -> int:
         return self.config["max_steps"]
 
-    def observation_spec(self, env: EnvBase) -> Composite:
-        return _part(env, (GROUP, "observation"))
-
-    def action_mask_spec(self, env: EnvBase) -> Composite:
-        return _part(env, (GROUP, "action_mask"))
-
-    def state_spec(self, env: EnvBase) -> Composite:
-        return _part(env, "state")
-
-    def info_spec(self, env: EnvBase) -> Composite:
-        return _part(env, WON)
-
-    @staticmethod
-    def log_info(batch: TensorDictBase) -> dict[str, float]:
-        """Return the rate of battles won among those that ended in the batch, if any did."""
-        return win_rate(batch, "collection/info/win_rate", ("next", *WON))
-
     @staticmethod
     def env_name() -> str:
         return "smax"
-
-
-def _part(env: EnvBase, key: str | tuple[str, str]) -> Composite:
-    """The specification of one copy with the one entry."""
-    spec = env.full_observation_spec_unbatched
-    if isinstance(key, str):
-        return Composite({key: spec[key]})
-    return Composite({key[0]: Composite({key[1]: spec[key]}, shape=spec[key[0]].shape)})
 
 
 class _SmaxTask(ShippedTask):
