@@ -12,7 +12,7 @@ from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from benchmarl_mkt.evaluation import Episodes, play_episodes
+from benchmarl_mkt.evaluation import Episodes, play
 from benchmarl_mkt.win_rates import episodes_won
 
 _SEED = 20_000  # far from the seeds of training and scoring
@@ -78,9 +78,8 @@ class BestPolicy(Callback):
         experiment, config = self.experiment, self.experiment.config
         seed = _SEED + experiment.total_frames
         where = config.train_device, experiment.model_config
-        return play_episodes(
-            experiment.task, experiment.policy, config.evaluation_episodes, seed, *where
-        )
+        episodes = config.evaluation_episodes
+        return play(experiment.task, experiment.policy, episodes, seed, *where)
 
     def _consider(self, mean_returns: dict[str, Tensor], won: dict[str, Tensor]) -> None:
         """Keep the policy as it is now, unless another one is as good on every task."""

@@ -15,6 +15,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.environments.wins import won
 from benchmarl_mkt.objectives.td import greedy_actions, random_actions
+from benchmarl_mkt.reporting.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
     from benchmarl_mkt.teachers.load import Teacher
@@ -23,27 +24,35 @@ Policy = Callable[[TensorDictBase], TensorDictBase]
 Watch = Callable[[str, Tensor, TensorDictBase], None]
 
 
+class Score(NamedTuple):
+    """Of one policy on one task: return and, where the task knows victories, win rate."""
+
+    returns: Interval
+    won: Interval | None
+
+    @property
+    def level(self) -> tuple[float, float]:
+        """What the better one has more of: victories, then return."""
+        return (0.0 if self.won is None else self.won.mean, self.returns.mean)
+
+
 class Episodes(NamedTuple):
     """Episodes that were played, task by task."""
 
     returns: dict[str, Tensor]  # team returns [episodes]
     won: dict[str, Tensor]  # bool [episodes], of the tasks that know victories
 
-
-def play(
-    task: MultiTaskClass,
-    policy: Policy,
-    episodes: int,
-    seed: int,
-    device: DEVICE_TYPING = "cpu",
-    model_config: ModelConfig | None = None,
-) -> dict[str, Tensor]:
-    """Return the returns alone of :func:`play_episodes`: task -> [episodes]."""
-    return play_episodes(task, policy, episodes, seed, device, model_config).returns
+    def score(self, task: str) -> Score:
+        """Means and 95 % intervals of one task."""
+        won = self.won.get(task)
+        return Score(
+            mean_interval(self.returns[task].numpy()),
+            None if won is None else mean_interval(won.double().numpy()),
+        )
 
 
 @torch.no_grad()
-def play_episodes(
+def play(
     task: MultiTaskClass,
     policy: Policy,
     episodes: int,

@@ -9,14 +9,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from benchmarl.experiment import Experiment
 
 from benchmarl_mkt import register
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
-from benchmarl_mkt.reporting.statistics import mean_interval
+from benchmarl_mkt.evaluation import Score, play, random_policy, teachers_policy
 from benchmarl_mkt.teachers.load import Teacher, load_teacher
 from benchmarl_mkt.teachers.store import METADATA
 from benchmarl_mkt.teachers.train import export_teacher
@@ -86,20 +84,15 @@ def team_task(team: Mapping[str, Teacher]) -> MultiTaskClass:
     return MultiTaskClass("team", {**configs[0], "tasks": entries})
 
 
-def evaluate_team(team: Mapping[str, Teacher], episodes: int, seed: int) -> dict[str, Any]:
-    """Play fresh greedy episodes: task -> ``team`` and ``random`` (mean, low, high), ``episodes``.
+def evaluate_team(
+    team: Mapping[str, Teacher], episodes: int, seed: int
+) -> dict[str, dict[str, Score]]:
+    """Play fresh greedy episodes: task -> scores of the ``team`` and of ``random`` play.
 
     Both play from the same initial states.
     """
-    task = team_task(team)
-    returns = {
-        who: play(task, policy, episodes, seed)
-        for who, policy in (("team", teachers_policy(team)), ("random", random_policy(team)))
+    policies = {"team": teachers_policy(team), "random": random_policy(team)}
+    played = {
+        who: play(team_task(team), policy, episodes, seed) for who, policy in policies.items()
     }
-    return {
-        name: {
-            **{who: mean_interval(found[name].numpy())._asdict() for who, found in returns.items()},
-            "episodes": episodes,
-        }
-        for name in team
-    }
+    return {name: {who: played[who].score(name) for who in played} for name in team}

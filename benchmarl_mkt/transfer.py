@@ -6,28 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import nn
 
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import Episodes, Policy, play_episodes, random_policy, teachers_policy
-from benchmarl_mkt.reporting.statistics import Interval, mean_interval
+from benchmarl_mkt.evaluation import Policy, Score, play, random_policy, teachers_policy
 from benchmarl_mkt.teachers.find import team_specs
 from benchmarl_mkt.teachers.load import Teacher
 
 _SELECTION = 1_000_003  # how far the seed of choosing is from the seed of scoring
-
-
-class Score(NamedTuple):
-    """Of one policy on one task: return and, where the task knows victories, win rate."""
-
-    returns: Interval
-    won: Interval | None
-
-    @property
-    def level(self) -> tuple[float, float]:
-        """What the better one has more of: victories, then return."""
-        return (0.0 if self.won is None else self.won.mean, self.returns.mean)
 
 
 class Transfer(NamedTuple):
@@ -68,7 +54,7 @@ def zero_shot(
     fitting = _fitting(team, new, name, task, source)
 
     def score(policy: Policy, seed: int) -> Score:
-        return _score(play_episodes(new, policy, episodes, seed), name)
+        return play(new, policy, episodes, seed).score(name)
 
     sources = {
         known: score(teachers_policy({name: agents}), (seed + _SELECTION) % 2**32)
@@ -105,14 +91,6 @@ def _fitting(
             "embedding and head: benchmarl run algorithm=mkt algorithm.trunk=FOLDER"
         )
     return fitting
-
-
-def _score(played: Episodes, name: str) -> Score:
-    won = played.won.get(name)
-    return Score(
-        mean_interval(played.returns[name].numpy()),
-        None if won is None else mean_interval(won.numpy().astype(np.float64)),
-    )
 
 
 def load_trunk(trunk: nn.Module, folder: str | Path) -> None:

@@ -26,7 +26,7 @@ def test_returns_are_sums_over_each_tasks_own_episode():
             lengths.setdefault(task, (data[task, "observation"][:, 0, 1] * 10).round().int())
         return always(1)(data)
 
-    returns = play(task_set(*SET), act, 9, seed=0)
+    returns = play(task_set(*SET), act, 9, seed=0).returns
     assert len(set(lengths["one"].tolist())) > 1
     for task, length in lengths.items():
         expected = [
@@ -38,7 +38,7 @@ def test_returns_are_sums_over_each_tasks_own_episode():
 def test_the_same_seed_gives_the_same_episodes():
     task = task_set(SPEAKER, PUSH)
     random = random_policy([team.name for team in task.team_configs])
-    first, second, other = (play(task, random, 6, seed=s) for s in (3, 3, 4))
+    first, second, other = (play(task, random, 6, seed=s).returns for s in (3, 3, 4))
     for name in first:
         assert torch.equal(first[name], second[name])
         assert not torch.equal(first[name], other[name])

@@ -31,10 +31,11 @@ def test_a_loaded_team_plays_as_the_experiments_policy(algorithm, model, tmp_pat
     team = load_agents(tmp_path)  # the one team below the folder
     assert list(team) == ["simple_push", "simple_speaker_listener"]
     found = evaluate_team(team, 12, seed=3)
-    expected = play(experiment.task, experiment.policy, 12, 3, "cpu", model)
-    for task, row in found.items():
-        assert row["team"]["mean"] == pytest.approx(expected[task].mean().item(), rel=1e-5)
-        assert row["episodes"] == 12
+    expected = play(experiment.task, experiment.policy, 12, 3, "cpu", model).returns
+    for task, scores in found.items():
+        mean = scores["team"].returns.mean
+        assert mean == pytest.approx(expected[task].mean().item(), rel=1e-5)
+        assert scores["team"].won is None
     assert load_agents(path).keys() == team.keys()
 
 
@@ -49,14 +50,18 @@ def test_the_best_policy_can_be_exported(tmp_path):
         max_n_frames=300,
     )
     experiment.run()
-    final = play(experiment.task, experiment.policy, 12, 3)["simple_push"].mean()
+
+    def mean_return():
+        return play(experiment.task, experiment.policy, 12, 3).returns["simple_push"].mean().item()
+
+    final = mean_return()
     with best.in_use():
         export_team(experiment, tmp_path / "team")
-        expected = play(experiment.task, experiment.policy, 12, 3)["simple_push"].mean()
+        expected = mean_return()
     assert final != expected
     found = evaluate_team(load_agents(tmp_path / "team"), 12, seed=3)
-    assert found["simple_push"]["team"]["mean"] == pytest.approx(expected.item(), rel=1e-5)
-    assert play(experiment.task, experiment.policy, 12, 3)["simple_push"].mean() == final
+    assert found["simple_push"]["team"].returns.mean == pytest.approx(expected, rel=1e-5)
+    assert mean_return() == final
 
 
 def test_a_team_of_before_is_replaced_and_a_student_teaches(tmp_path):

@@ -26,7 +26,7 @@ def team_folder(tmp_path_factory):
 def test_a_known_task_scores_as_it_did(team_folder):
     team = load_agents(team_folder)
     found = zero_shot(team, "mpe/simple_push", episodes=12, seed=3)
-    returns = play(team_task(team), teachers_policy(team), 12, 3)["simple_push"]
+    returns = play(team_task(team), teachers_policy(team), 12, 3).returns["simple_push"]
     assert found.best == "simple_push"
     assert list(found.sources) == ["simple_push"]  # the other has other sizes
     assert found.score.returns.mean == pytest.approx(returns.mean().item())

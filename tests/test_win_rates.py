@@ -11,9 +11,9 @@ from tensordict import TensorDict
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import play_episodes, random_policy
+from benchmarl_mkt.evaluation import play, random_policy
 from benchmarl_mkt.reporting.summary import describe, summarise
-from benchmarl_mkt.reporting.tables import comparison_table
+from benchmarl_mkt.reporting.tables import comparison_table, score_text
 from benchmarl_mkt.win_rates import WinRates, episodes_won
 from tests.helpers import make_experiment, task_set
 from tests.toys import toy
@@ -120,10 +120,13 @@ def test_played_episodes_say_who_won(action):
             data.set((task, "action"), torch.full(shape, action))
         return data
 
-    played = play_episodes(task_set(*SET), always, 9, seed=0)
+    played = play(task_set(*SET), always, 9, seed=0)
     assert set(played.won) == {"battle"}
     assert played.won["battle"].tolist() == [action == 1] * 9
     assert set(played.returns) == {"battle", "game"}
+    assert played.score("game").won is None
+    assert played.score("battle").won.mean == action
+    assert score_text(played.score("battle")).endswith(f" {action:.0%} won")
 
 
 def test_a_summary_has_win_rates_where_there_are_battles(tmp_path):
@@ -132,7 +135,7 @@ def test_a_summary_has_win_rates_where_there_are_battles(tmp_path):
     summary = describe(experiment, set="multitask/two", method="mkt", overrides=[])
     experiment.run()
     summary = summarise(experiment, summary, best)
-    at_random = play_episodes(task, random_policy(["battle", "game"]), 500, 20_000).won["battle"]
+    at_random = play(task, random_policy(["battle", "game"]), 500, 20_000).won["battle"]
     row = summary["tasks"]["battle"]
     assert row["random_win_rate"]["mean"] == pytest.approx(at_random.float().mean().item())
     assert 0.2 < row["random_win_rate"]["low"] < row["random_win_rate"]["high"] < 0.5

@@ -9,42 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
-from benchmarl.experiment import ExperimentConfig
 from benchmarl.models.common import ModelConfig
 from benchmarl.utils import _read_yaml_config
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictSequential
+from torch import nn
 from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase
 from torchrl.objectives import HardUpdate, LossModule, SoftUpdate
 from torchrl.objectives.utils import TargetNetUpdater
 
 from benchmarl_mkt.algorithms.callback import StudentCallback
-from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.guards import GuardCallback
-from benchmarl_mkt.models import (
-    AttentionMixer,
-    EpsilonGreedyPolicy,
-    IndependentMixer,
-    MultiTaskMixer,
-    StudentNetwork,
-    VdnMixer,
-    VdnStateMixer,
-)
+from benchmarl_mkt.algorithms.checks import check_experiment, check_task
+from benchmarl_mkt.callbacks import standard_callbacks
+from benchmarl_mkt.models import EpsilonGreedyPolicy, StudentNetwork
+from benchmarl_mkt.models.mixers import MIXERS, make_mixer
 from benchmarl_mkt.models.multitask import as_multitask
 from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
 from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.replay.multitask import UPDATES
-from benchmarl_mkt.resume import ResumeCallback
 from benchmarl_mkt.teachers.builtin import builtin_config
-from benchmarl_mkt.teachers.find import check_named, find_teachers
+from benchmarl_mkt.teachers.find import find_teachers
 from benchmarl_mkt.teachers.load import Teacher
 from benchmarl_mkt.transfer import load_trunk
-from benchmarl_mkt.win_rates import WinRates
-
-MIXERS = ("qmix", "vdn", "vdn_s", "attention", "none")
-
 
 # What teachers' learning depends on, of the fields of MktConfig.
 TEACHER_FIELDS = (
@@ -85,12 +73,9 @@ class Mkt(Algorithm):
         self._add_callbacks(experiment)
 
     def _add_callbacks(self, experiment) -> None:
-        """Add what works around BenchMARL's loop: resume first, innermost at the collector."""
-        added = [
-            kind()
-            for kind in (ResumeCallback, GuardCallback, WinRates)
-            if not any(isinstance(callback, kind) for callback in experiment.callbacks)
-        ]
+        """Add the callbacks that the experiment was not given."""
+        given = {type(callback) for callback in experiment.callbacks}
+        added = [callback for callback in standard_callbacks() if type(callback) not in given]
         added.append(StudentCallback(self))
         for callback in added:
             callback.experiment = experiment
@@ -206,24 +191,17 @@ class Mkt(Algorithm):
             True,
         )
 
-    def _mixer(self):
-        config, sizes = self.config, {task: len(self.group_map[task]) for task in self.tasks}
-        hyper = {
-            "state_embed_dim": config.state_embed_dim,
-            "hypernet_embed_dim": config.hypernet_embed_dim,
-            "device": self.device,
-        }
-        match config.mixer:
-            case "vdn":
-                return VdnMixer()
-            case "none":
-                return IndependentMixer()
-            case "vdn_s":
-                return VdnStateMixer(self.state_sizes, **hyper)
-            case "attention":
-                return AttentionMixer(self.state_sizes, sizes, **hyper)
-        embed, n_agents = config.mixing_embed_dim, sizes[self.tasks[0]]
-        return MultiTaskMixer(self.state_sizes, n_agents, mixing_embed_dim=embed, **hyper)
+    def _mixer(self) -> nn.Module:
+        config = self.config
+        return make_mixer(
+            config.mixer,
+            self.state_sizes,
+            {task: len(self.group_map[task]) for task in self.tasks},
+            mixing_embed_dim=config.mixing_embed_dim,
+            state_embed_dim=config.state_embed_dim,
+            hypernet_embed_dim=config.hypernet_embed_dim,
+            device=self.device,
+        )
 
     def _get_parameters(self, group: str, loss: LossModule) -> dict[str, Iterable]:
         return {"loss": list(loss.parameters())}
@@ -250,60 +228,6 @@ class Mkt(Algorithm):
         self, policy_for_loss: TensorDictModule, group: str, continuous: bool
     ) -> TensorDictModule:
         return self.policy
-
-
-def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:
-    """Check that the algorithm fits the task.
-
-    Raises:
-        ValueError: if the task is not a multi-task set, its teams are of different sizes under
-            QMIX mixing, or a named teacher is of none of its tasks.
-    """
-    if not isinstance(task, MultiTaskClass):
-        name = f"{task.env_name()}/{task.name.lower()}"
-        raise ValueError(
-            f"task: algorithm=mkt needs a task set, got {name}; "
-            f"use task=multitask/custom 'task.tasks=[{name}]'"
-        )
-    sizes = {group: len(agents) for group, agents in task.group_map(env).items()}
-    if config.mixer == "qmix" and len(set(sizes.values())) > 1:
-        raise ValueError(
-            f"algorithm.mixer: qmix needs teams of one size, got {sizes}; use algorithm.mixer=vdn "
-            "or attention"
-        )
-    check_named(config.teachers, list(sizes))
-
-
-def check_experiment(config: ExperimentConfig, name: str = "experiment") -> None:
-    """Check that the learner honours the experiment's settings.
-
-    Args:
-        config: the settings.
-        name: what their keys are called in messages.
-
-    Raises:
-        ValueError: if it would have to ignore one.
-    """
-    required = {
-        "share_policy_params": (True, "the trunk is shared by all agents and tasks"),
-        "collect_with_grad": (False, "its data comes from a collector"),
-        "off_policy_use_prioritized_replay_buffer": (False, "it samples uniformly"),
-    }
-    for key, (value, why) in required.items():
-        if getattr(config, key) is not value:
-            raise ValueError(f"{name}.{key}: must be {value} with algorithm=mkt: {why}")
-    frames, batch = config.collected_frames_per_batch(False), config.train_batch_size(False)
-    length = -(-frames // config.n_envs_per_worker(False))
-    if batch % length:
-        raise ValueError(
-            f"{name}.off_policy_train_batch_size: {batch} frames are no whole number of "
-            f"segments of {length} (frames per batch / environments); choose a multiple, such as "
-            f"{-(-batch // length) * length}"
-        )
-    if config.buffer_device == "disk":
-        raise ValueError(
-            f"{name}.buffer_device: disk is not supported with algorithm=mkt; use cpu or cuda"
-        )
 
 
 def _is_positive(value: Any) -> bool:

@@ -26,10 +26,10 @@ def main(arguments: list[str]) -> None:
         from benchmarl_mkt.teams import evaluate_team, load_agents
 
         found = evaluate_team(load_agents(given["checkpoint"]), **numbers)
-    from benchmarl_mkt.reporting.tables import plus_minus
+    from benchmarl_mkt.reporting.tables import score_text
 
     table = Table("task", "team", "random", title=f"Greedy returns of {given['checkpoint']}")
-    for task, row in found.items():
-        table.add_row(task, plus_minus(row["team"]), plus_minus(row["random"]))
+    for task, scores in found.items():
+        table.add_row(task, score_text(scores["team"]), score_text(scores["random"]))
     table.caption = f"Mean and 95% interval over the same {numbers['episodes']} fresh episodes."
     make_console().print(table)

@@ -88,12 +88,11 @@ def _train(cfg, name: str, task, algorithm, folder: Path, console) -> None:
     from benchmarl_mkt import resume
     from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.best_policy import BestPolicy
+    from benchmarl_mkt.callbacks import standard_callbacks
     from benchmarl_mkt.environments import MultiTaskClass
-    from benchmarl_mkt.guards import GuardCallback
     from benchmarl_mkt.reporting.summary import describe, summarise
     from benchmarl_mkt.teachers.ensure import ensure_teachers
     from benchmarl_mkt.teams import FOLDER, export_team
-    from benchmarl_mkt.win_rates import WinRates
 
     if isinstance(algorithm, MktConfig) and algorithm.uses_teacher:
         ensure_teachers(algorithm, task, console)
@@ -101,9 +100,8 @@ def _train(cfg, name: str, task, algorithm, folder: Path, console) -> None:
     if cfg.experiment.restore_file is None:
         cfg.experiment.restore_file = resume.in_folder(folder)
     with user_errors():
-        experiment = load_experiment_from_hydra(
-            cfg, name, callbacks=[best, resume.ResumeCallback(), GuardCallback(), WinRates()]
-        )
+        callbacks = [best, *standard_callbacks()]
+        experiment = load_experiment_from_hydra(cfg, name, callbacks=callbacks)
     is_set = isinstance(task, MultiTaskClass)
     if is_set:
         summary = describe(experiment, **_labels(name, task))

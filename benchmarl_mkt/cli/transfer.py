@@ -55,20 +55,16 @@ def main(arguments: list[str]) -> None:
 def _show(found: dict, checkpoint: str, episodes: int) -> None:
     from rich.table import Table
 
-    from benchmarl_mkt.reporting.tables import plus_minus
-
-    def cell(score) -> str:
-        text = plus_minus(score.returns._asdict())
-        return text if score.won is None else f"{text}, {score.won.mean:.0%} won"
+    from benchmarl_mkt.reporting.tables import score_text
 
     sources = sorted({source for transfer in found.values() for source in transfer.sources})
     columns = ("task", "random", *(f"as {source}" for source in sources), "best, fresh")
     table = Table(*columns, title=f"Without training: {checkpoint}")
     for task, transfer in found.items():
         tried = (transfer.sources.get(source) for source in sources)
-        cells = ("-" if score is None else cell(score) for score in tried)
-        best = f"{cell(transfer.score)} ({transfer.best})"
-        table.add_row(task, cell(transfer.random), *cells, best)
+        cells = ("-" if score is None else score_text(score) for score in tried)
+        best = f"{score_text(transfer.score)} ({transfer.best})"
+        table.add_row(task, score_text(transfer.random), *cells, best)
     table.caption = (
         f"Mean return and 95% interval over {episodes} greedy episodes; random and best play the "
         "same fresh ones, others than the best was chosen on."

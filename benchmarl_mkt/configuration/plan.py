@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.algorithms.mkt import check_experiment, check_task
+from benchmarl_mkt.algorithms.checks import check_experiment, check_task
 from benchmarl_mkt.configuration.experiment import check_settings, check_writable
 from benchmarl_mkt.configuration.rehearsal import rehearse
 from benchmarl_mkt.models.multitask import as_multitask

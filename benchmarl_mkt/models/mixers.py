@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+MIXERS = ("qmix", "vdn", "vdn_s", "attention", "none")
+
 
 class MultiTaskMixer(nn.Module):
     r"""QMIX over several tasks: per-task state embedding SE_k, shared hypernetworks (Eq. 4).
@@ -170,3 +172,27 @@ class IndependentMixer(nn.Module):
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
         """Return the values [*B, n_agents] themselves; the state is not used."""
         return values
+
+
+def make_mixer(
+    kind: str,
+    state_sizes: Mapping[str, int],
+    team_sizes: Mapping[str, int],
+    *,
+    mixing_embed_dim: int,
+    state_embed_dim: int,
+    hypernet_embed_dim: int,
+    device: torch.device | str | None,
+) -> nn.Module:
+    """Return the mixer that ``kind``, one of ``MIXERS``, names; see the classes for the sizes."""
+    if kind == "vdn":
+        return VdnMixer()
+    if kind == "none":
+        return IndependentMixer()
+    hyper = state_embed_dim, hypernet_embed_dim
+    if kind == "vdn_s":
+        return VdnStateMixer(state_sizes, *hyper, device=device)
+    if kind == "attention":
+        return AttentionMixer(state_sizes, team_sizes, *hyper, device=device)
+    n_agents = next(iter(team_sizes.values()))
+    return MultiTaskMixer(state_sizes, n_agents, mixing_embed_dim, *hyper, device=device)

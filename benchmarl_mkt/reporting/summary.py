@@ -12,9 +12,9 @@ import torch
 from benchmarl.experiment import Experiment
 
 from benchmarl_mkt.best_policy import BestPolicy
-from benchmarl_mkt.evaluation import Episodes, play_episodes, random_policy, teachers_policy
+from benchmarl_mkt.evaluation import Episodes, play, random_policy, teachers_policy
 from benchmarl_mkt.reporting.runs import FORMAT
-from benchmarl_mkt.reporting.statistics import mean_interval, normalised_score
+from benchmarl_mkt.reporting.statistics import normalised_score
 
 EPISODES = 500
 _SEED = 20_000  # apart from the seeds of training and of the teachers' scoring
@@ -84,7 +84,7 @@ def summarise(
 
 def _play(experiment: Experiment, policy, episodes: int, seed: int) -> Episodes:
     device, model = experiment.config.train_device, experiment.model_config
-    return play_episodes(experiment.task, policy, episodes, seed, device, model)
+    return play(experiment.task, policy, episodes, seed, device, model)
 
 
 def _write_absolute_metrics(experiment: Experiment, played: Episodes) -> None:
@@ -100,11 +100,10 @@ def _write_absolute_metrics(experiment: Experiment, played: Episodes) -> None:
 
 def _row(experiment: Experiment, task: str, played: dict[str, Episodes]) -> dict:
     algorithm, collector = experiment.algorithm, experiment.collector
-    row = {who: mean_interval(per.returns[task].numpy())._asdict() for who, per in played.items()}
-    for who, per in played.items():
-        if task in per.won:
-            interval = mean_interval(per.won[task].float().numpy())
-            row[f"{who}_win_rate"] = interval._asdict()
+    scores = {who: episodes.score(task) for who, episodes in played.items()}
+    row = {who: score.returns._asdict() for who, score in scores.items()}
+    won = {f"{who}_win_rate": score.won for who, score in scores.items() if score.won is not None}
+    row.update({name: interval._asdict() for name, interval in won.items()})
     row.update(getattr(collector, "accounts", {}).get(task, {"frames": experiment.total_frames}))
     if "teacher" in played:
         row["teacher_frames"] = algorithm.teachers[task].metadata["frames"]

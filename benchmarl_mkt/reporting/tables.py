@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table as RichTable
@@ -24,6 +24,9 @@ from benchmarl_mkt.reporting.statistics import (
     probability_of_improvement,
     stratified_bootstrap,
 )
+
+if TYPE_CHECKING:  # reports need no torch
+    from benchmarl_mkt.evaluation import Score
 
 LEVELS = (0.95, 1.0)  # parts of the teachers' level whose reaching is reported
 _LEVELS = {"random": "uniform random", "teacher": "teachers"}
@@ -75,6 +78,12 @@ def comparison_table(summary: Mapping[str, Any]) -> RichTable:
 def plus_minus(interval: Mapping[str, float]) -> str:
     """Format a mean with half its interval."""
     return f"{interval['mean']:.2f} ± {Interval(**interval).half_width:.2f}"
+
+
+def score_text(score: Score) -> str:
+    """Format a mean return with half its interval and, where victories are known, their rate."""
+    text = plus_minus(score.returns._asdict())
+    return text if score.won is None else f"{text}, {score.won.mean:.0%} won"
 
 
 def winner(row: Mapping[str, Any]) -> str:

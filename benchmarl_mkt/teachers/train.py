@@ -20,11 +20,10 @@ from torch import Tensor
 
 from benchmarl_mkt import resume
 from benchmarl_mkt.best_policy import BestPolicy
+from benchmarl_mkt.callbacks import standard_callbacks
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
-from benchmarl_mkt.guards import GuardCallback
 from benchmarl_mkt.models.multitask import MultiTaskModel, as_multitask
-from benchmarl_mkt.reporting.statistics import mean_interval
 from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.find import (
     teacher_experiment,
@@ -109,7 +108,7 @@ def _train(
     preset.restore_file = resume.in_folder(folder / "run")
     preset.checkpoint_at_end, preset.checkpoint_interval = False, 0
     best = BestPolicy()
-    callbacks = [best, resume.ResumeCallback(), GuardCallback()]
+    callbacks = [best, *standard_callbacks()]
     experiment = Experiment(
         task=task,
         algorithm_config=config.teacher_config(),
@@ -177,8 +176,8 @@ def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> 
     device = next(model.parameters()).device
     policy = teachers_policy({group: Teacher(model, metadata, Path())}, watch)
     for name, chosen in (("score", policy), ("random", random_policy([group]))):
-        returns = play(task, chosen, SCORING_EPISODES, _SCORING_SEED, device)[group]
-        interval = mean_interval(returns.numpy())
+        played = play(task, chosen, SCORING_EPISODES, _SCORING_SEED, device)
+        interval = played.score(group).returns
         metadata[name] = {**interval._asdict(), "episodes": SCORING_EPISODES}
     seen = torch.cat(values), torch.cat(masks)
     return {**metadata, "temperature": calibrated_temperature(*seen, metadata["kind"])}

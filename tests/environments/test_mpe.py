@@ -196,7 +196,8 @@ def interval(returns: torch.Tensor) -> tuple[float, float]:
 @pytest.fixture(scope="module")
 def at_random(registered) -> dict[str, torch.Tensor]:
     task = task_set(SPEAKER, PUSH, CHASED)
-    return play(task, random_policy([team.name for team in task.team_configs]), EPISODES, seed=77)
+    policy = random_policy([team.name for team in task.team_configs])
+    return play(task, policy, EPISODES, seed=77).returns
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torchrl.envs.utils import check_env_specs
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import SmacTask, StarcraftClass
 from benchmarl_mkt.environments.smac import MAPS
-from benchmarl_mkt.evaluation import play_episodes, random_policy
+from benchmarl_mkt.evaluation import play, random_policy
 from tests.helpers import REPOSITORY, make_experiment, task_set
 
 needs_jaxmarl = pytest.mark.skipif(
@@ -141,7 +141,7 @@ def test_a_set_trains_and_is_scored(stand_in, tmp_path):
     experiment = make_experiment(tmp_path, task, ALONE, evaluation=False)
     experiment.run()
     assert experiment.total_frames == 100
-    played = play_episodes(task, random_policy(["3m", "v2"]), 2, seed=0)
+    played = play(task, random_policy(["3m", "v2"]), 2, seed=0)
     assert set(played.won) == {"3m", "v2"}
     assert all((values > 0).any() for values in played.returns.values())
 

@@ -128,7 +128,7 @@ def run_summary(folder, task, algorithm):
 def test_a_summary_scores_the_runs_student_and_teachers(teachers, tmp_path):
     experiment, summary = run_summary(tmp_path, teachers.task, teachers.config())
     found = experiment.algorithm.teachers
-    returns = play(teachers.task, teachers_policy(found), EPISODES, 20_000)
+    returns = play(teachers.task, teachers_policy(found), EPISODES, 20_000).returns
     for name, row in summary["tasks"].items():
         assert row["teacher"]["mean"] == pytest.approx(returns[name].mean().item(), rel=1e-4)
         assert row["temperature"] == found[name].temperature
@@ -165,7 +165,7 @@ def test_the_best_policy_is_scored_afresh(teachers, tmp_path):
     assert all(torch.equal(final[name], after[name]) for name in final)
     assert (summary["absolute_episodes"], summary["best_at_frames"]) == (20, best.best.frames)
     experiment.policy.load_state_dict(best.best.weights)
-    returns = play(teachers.task, experiment.policy, 20, 30_000)
+    returns = play(teachers.task, experiment.policy, 20, 30_000).returns
     (run,) = experiment.logger.json_writer.data["multitask"]["custom"]["mkt"].values()
     assert json.loads(experiment.logger.json_writer.path.read_text())["multitask"]
     for name, row in summary["tasks"].items():

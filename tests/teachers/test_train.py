@@ -39,8 +39,8 @@ def test_training_a_teacher(tmp_path):
     metadata = teacher.metadata
     assert (metadata["frames"], metadata["seed"]) == (100, 0)
     assert metadata["task"]["tasks"][0]["name"] == "one"
-    returns = play(task.single("one"), teachers_policy({"one": teacher}), 200, seed=3)["one"]
-    assert returns.mean().item() == pytest.approx(teacher.score["mean"], rel=0.1)
+    played = play(task.single("one"), teachers_policy({"one": teacher}), 200, seed=3)
+    assert played.returns["one"].mean().item() == pytest.approx(teacher.score["mean"], rel=0.1)
     modified = (path / "teacher.json").stat().st_mtime_ns
     assert train_teacher(config, task, "one", lambda *_: pytest.fail("trained again")) == path
     assert (path / "teacher.json").stat().st_mtime_ns == modified
@@ -180,9 +180,9 @@ def test_a_recurrent_teacher(tmp_path):
     agents_of(experiment, "simple_push").load_state_dict(teacher.model.state_dict())
     seen = []
     policy = teachers_policy({"simple_push": teacher}, lambda _, values, data: seen.append(values))
-    returns = play(task, policy, 8, seed=5)
+    played = play(task, policy, 8, seed=5)
     stepwise = play(task, experiment.policy, 8, seed=5, model_config=experiment.model_config)
-    torch.testing.assert_close(returns, stepwise)
+    torch.testing.assert_close(played.returns, stepwise.returns)
     assert len(seen) == 25
     assert seen[0].shape == (8, 2, 5)
     experiment.close()
