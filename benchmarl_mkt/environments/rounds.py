@@ -1,0 +1,167 @@
+"""Several tasks in one environment: every team plays one episode per round.
+
+The agent groups of the environment are the tasks, so that BenchMARL's own experiment, loggers and
+algorithms work on it unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from benchmarl_mkt.environments.common import done_leaves
+from benchmarl_mkt.environments.team import Team, TeamStep
+from benchmarl_mkt.environments.wins import TEAMS_WON
+
+
+class MultiTaskEnv(EnvBase):
+    """K teams in synchronised rounds; batch size ``[num_envs]`` = B.
+
+    A round ends, and the root ``done`` is true, when all K teams have finished their episode. A
+    team that has finished idles until then: reward zero, its own ``done`` true, its last
+    observation and, from the next step on, all actions available. A vectorised task may go on
+    underneath; nothing of it shows.
+
+    Per team (group) of N agents: ``observation`` [B, N, D], ``action_mask`` [B, N, A], ``action``
+    [B, N], ``reward`` [B, N, 1] (the team's reward, the same for every agent) and ``done``,
+    ``terminated``, ``truncated`` [B, N, 1]. Besides, ``("state", group)`` [B, S] and
+    ``("active", group)`` [B, 1]: true in the steps that belong to the team's episode; of tasks that
+    know victories ``("won", group)`` [B, 1], which stays true until the round ends. The root is
+    ``terminated`` if every team's episode ended so, else ``truncated``.
+
+    Args:
+        teams: the teams; their names are the groups.
+        seed: seeds every team's environment with a seed of its own.
+    """
+
+    def __init__(self, teams: Sequence[Team], seed: int | None = None):
+        first = teams[0].env
+        super().__init__(device=first.device, batch_size=first.batch_size)
+        self.teams = {team.name: team for team in teams}
+        self.group_map = {team.name: team.agents for team in teams}
+        self.max_steps = max(team.max_steps for team in teams)
+        self._finished = {name: self._flags() for name in self.teams}
+        self._with_wins = [team.name for team in teams if team.knows_wins]
+        self._make_specs()
+        if seed is not None:
+            self.set_seed(seed)
+
+    def _flags(self) -> Tensor:
+        return torch.zeros(self.batch_size, dtype=torch.bool, device=self.device)
+
+    def _make_specs(self) -> None:
+        batch = self.batch_size
+        observation = Composite(
+            {"state": Composite(shape=batch), "active": Composite(shape=batch)}, shape=batch
+        )
+        if self._with_wins:
+            observation[TEAMS_WON] = Composite(
+                {
+                    name: Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
+                    for name in self._with_wins
+                },
+                shape=batch,
+            )
+        action, reward = Composite(shape=batch), Composite(shape=batch)
+        done = Composite(done_leaves((*batch, 1)), shape=batch)
+        for name, team in self.teams.items():
+            shape = (*batch, team.n_agents)
+            observation[name] = Composite(
+                observation=Unbounded((*shape, team.observation_size)),
+                action_mask=Binary(shape=(*shape, team.n_actions), dtype=torch.bool),
+                shape=shape,
+            )
+            observation["state", name] = Unbounded((*batch, team.state_size))
+            observation["active", name] = Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
+            action[name] = Composite(action=Categorical(team.n_actions, shape=shape), shape=shape)
+            reward[name] = Composite(reward=Unbounded((*shape, 1)), shape=shape)
+            done[name] = Composite(done_leaves((*shape, 1)), shape=shape)
+        self.observation_spec = observation.to(self.device)
+        self.action_spec = action.to(self.device)
+        self.reward_spec = reward.to(self.device)
+        self.done_spec = done.to(self.device)
+
+    def _set_seed(self, seed: int | None) -> None:
+        for index, team in enumerate(self.teams.values()):
+            team.set_seed(None if seed is None else seed + 1009 * index)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        mask = ~self._flags() if mask is None else mask.view(self.batch_size)
+        steps = {name: team.reset(mask) for name, team in self.teams.items()}
+        for finished in self._finished.values():
+            finished &= ~mask
+        return self._output(steps, self._finished, with_reward=False)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        idle = dict(self._finished)
+        steps = {
+            name: team.step(tensordict.get((name, "action")), ~self._finished[name])
+            for name, team in self.teams.items()
+        }
+        for name, step in steps.items():
+            self._finished[name] = self._finished[name] | step.terminated | step.truncated
+        return self._output(steps, idle, with_reward=True)
+
+    def _output(
+        self, steps: Mapping[str, TeamStep], idle: Mapping[str, Tensor], with_reward: bool
+    ) -> TensorDict:
+        """Assemble the teams' steps; ``idle`` [B] tells which were idle before this one.
+
+        The step that ends an episode keeps its true mask, since a value may bootstrap from its
+        observation, unless nothing is available in it.
+        """
+        out = TensorDict(
+            {
+                "state": TensorDict(
+                    {name: step.state for name, step in steps.items()}, self.batch_size
+                ),
+                "active": TensorDict(
+                    {name: ~self._finished[name].unsqueeze(-1) for name in steps}, self.batch_size
+                ),
+            },
+            batch_size=self.batch_size,
+            device=self.device,
+        )
+        if self._with_wins:
+            wins = {name: steps[name].won.unsqueeze(-1) for name in self._with_wins}
+            out[TEAMS_WON] = TensorDict(wins, self.batch_size, device=self.device)
+        ended = torch.stack(list(self._finished.values())).all(0)
+        terminated = torch.stack([step.terminated for step in steps.values()]).all(0)
+        out.update(_done_flags(ended.unsqueeze(-1), (ended & terminated).unsqueeze(-1)))
+        for name, step in steps.items():
+            n_agents = step.observation.shape[1]
+            finished = self._finished[name]
+            per_agent = finished.view(-1, 1, 1).expand(-1, n_agents, 1)
+            open_mask = idle[name].view(-1, 1, 1) | ~step.action_mask.any(-1, keepdim=True)
+            content = {
+                "observation": step.observation,
+                "action_mask": step.action_mask | (per_agent & open_mask),
+                **_done_flags(
+                    per_agent.clone(),
+                    per_agent & step.terminated.view(-1, 1, 1),
+                ),
+            }
+            if with_reward:
+                content["reward"] = step.reward.view(-1, 1, 1).expand(-1, n_agents, 1).clone()
+            out[name] = TensorDict(
+                content, batch_size=(*self.batch_size, n_agents), device=self.device
+            )
+        return out
+
+    def close(self, **kwargs: Any) -> None:
+        """Close every team's environment."""
+        super().close(**kwargs)
+        for team in self.teams.values():
+            if not team.env.is_closed:
+                team.env.close()
+
+
+def _done_flags(done: Tensor, terminated: Tensor) -> dict[str, Tensor]:
+    return {"done": done, "terminated": terminated, "truncated": done & ~terminated}

@@ -1,0 +1,122 @@
+"""What a task set's configuration says: its tasks, checked and named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import benchmarl.environments as benchmarl_environments
+from benchmarl.environments.common import TaskClass
+from benchmarl.environments.smacv2.common import Smacv2Class
+from torch import nn
+
+from benchmarl_mkt.environments.smac import StarcraftClass
+from benchmarl_mkt.environments.wins import TEAMS_WON
+
+_RESERVED = ("state", "active", "done", "terminated", "truncated", "next", "student", TEAMS_WON)
+
+
+@dataclass
+class MultiTaskConfig:
+    """Schema of ``conf/task/multitask/*.yaml``.
+
+    Args:
+        tasks: each a registered BenchMARL task (``vmas/balance``) or a mapping with ``task`` and,
+            as wished, ``name`` (of the agent group), ``config`` (patch of the task's own
+            configuration) and ``opponents`` (agent group -> frozen policy).
+        agent_id: append the one-hot agent id to the observations (paper's Table III: yes).
+        reward: ``sum`` or ``mean`` of the agents' rewards (EPyMARL, and so the paper, sums).
+        only: name of the one task of the set to keep, for single-task runs; None keeps all.
+    """
+
+    tasks: list[Any] = field(default_factory=list)
+    agent_id: bool = True
+    reward: str = "sum"
+    only: str | None = None
+
+
+@dataclass
+class TeamConfig:
+    """One entry of ``tasks``; see :class:`MultiTaskConfig`."""
+
+    task: str
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+    opponents: dict[str, str] = field(default_factory=dict)
+
+    def task_class(self) -> TaskClass:
+        """Build the BenchMARL task with its configuration, patched."""
+        task = benchmarl_environments.task_config_registry[self.task].get_from_yaml()
+        unknown = set(self.config) - set(task.config)
+        if unknown:
+            raise ValueError(
+                f"tasks: {self.task} has no configuration {sorted(unknown)}; "
+                f"it has {sorted(task.config)}"
+            )
+        task.config = {**task.config, **self.config}
+        if isinstance(task, Smacv2Class):
+            return StarcraftClass(task.name, task.config)
+        return task
+
+
+def parse_tasks(entries: Sequence[Any]) -> list[TeamConfig]:
+    """Check the entries of ``tasks`` and give each a name.
+
+    Raises:
+        ValueError: if the set is empty, a task is unknown, twice in the set, or has no
+            discrete actions, or an entry has unknown keys.
+    """
+    if not entries:
+        raise ValueError(
+            "tasks: the task set is empty; name at least one, such as tasks=[mpe/simple_push]"
+        )
+    teams = [_parse_entry(entry) for entry in entries]
+    names = [team.name for team in teams]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"tasks: '{name}' is in the set twice; remove one, or give the entries distinct "
+                "names: {task: ..., name: ...}"
+            )
+        legal = name.isascii() and name.replace("_", "").isalnum()
+        if name in _RESERVED or not legal or hasattr(nn.ModuleDict, name):
+            raise ValueError(
+                f"tasks: '{name}' cannot name a team (letters, digits and underscores, not a "
+                "reserved word); choose another with name: ..."
+            )
+    return teams
+
+
+def _parse_entry(entry: Any) -> TeamConfig:
+    if not isinstance(entry, str | Mapping):
+        raise ValueError(f"tasks: the entry {entry!r} must be a task's name or a mapping with task")
+    entry = {"task": entry} if isinstance(entry, str) else dict(entry)
+    unknown = set(entry) - {"task", "name", "config", "opponents"}
+    if unknown or not isinstance(entry.get("task"), str):
+        raise ValueError(
+            f"tasks: the entry {entry} must be a task's name or a mapping with task and, as "
+            f"wished, name, config, opponents; unknown: {sorted(unknown)}"
+        )
+    registry, task = benchmarl_environments.task_config_registry, entry["task"]
+    if task not in registry or task.startswith("multitask/"):
+        close = difflib.get_close_matches(task, registry, 3, 0.5) or sorted(registry)[:5]
+        raise ValueError(
+            f"tasks: unknown task '{task}'; did you mean one of {close}? "
+            f"({len(registry)} tasks are registered)"
+        )
+    for key in ("config", "opponents"):
+        if not isinstance(entry.get(key) or {}, Mapping):
+            raise ValueError(f"tasks: {key} of {task} must be a mapping, got {entry[key]!r}")
+    team = TeamConfig(
+        task=task,
+        name=str(entry.get("name") or task.split("/")[-1]),
+        config=dict(entry.get("config") or {}),
+        opponents=dict(entry.get("opponents") or {}),
+    )
+    if not team.task_class().supports_discrete_actions():
+        raise ValueError(
+            f"tasks: '{task}' has continuous actions only; choose tasks with discrete actions"
+        )
+    return team
