@@ -15,6 +15,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.data import Composite, Unbounded
 
+from benchmarl_mkt.models.sequences import Trunk
 from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.serialisation import model_to_dict
 
@@ -187,7 +188,7 @@ class NormalisedReLU(nn.Module):
 
 def network_outputs(
     embeddings: Mapping[str, nn.Linear],
-    trunk: Model,
+    trunk: Trunk,
     heads: Mapping[str, nn.Linear],
     data: Mapping[str, Tensor],
     is_init: Tensor | None = None,
@@ -218,7 +219,7 @@ def network_outputs(
     }
 
 
-def _features(trunk: Model, inputs: list[Tensor], is_init: Tensor | None) -> list[Tensor]:
+def _features(trunk: Trunk, inputs: list[Tensor], is_init: Tensor | None) -> list[Tensor]:
     """Apply F to inputs [*B_k, N_k, e] of several tasks at once; rows [M_k, f] in their order."""
     if is_init is None:
         rows = [x.reshape(-1, x.shape[-1]) for x in inputs]

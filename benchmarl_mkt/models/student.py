@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from benchmarl_mkt.models.multitask import MultiTaskModel, network_outputs
+from benchmarl_mkt.models.sequences import whole_sequences
 
 
 class StudentNetwork(nn.Module):
@@ -34,5 +35,5 @@ class StudentNetwork(nn.Module):
         self, observations: Mapping[str, Tensor], is_init: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Map each task's observations [*B, N, D] to its action values [*B, N, A] (Eq. 1-2)."""
-        parts = self.embeddings, self.trunk, self.heads
+        parts = self.embeddings, whole_sequences(self.trunk, is_init), self.heads
         return network_outputs(*parts, observations, is_init, self.activate)

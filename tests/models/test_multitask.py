@@ -12,6 +12,7 @@ from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.algorithms.mkt import as_multitask
 from benchmarl_mkt.models import MultiTaskModel, MultiTaskModelConfig, StudentNetwork, VdnMixer
 from benchmarl_mkt.models.multitask import network_outputs, trunk_config
+from benchmarl_mkt.models.sequences import whole_sequences
 from benchmarl_mkt.paths import conf_path
 from tests.helpers import action_specs, make_agents, make_experiment, small_model, task_set
 from tests.toys import toy
@@ -156,15 +157,16 @@ def test_a_tasks_gradient_leaves_the_other_tasks_layers_alone():
         assert all(p.grad is not None for p in part.parameters())
 
 
+@pytest.mark.parametrize("border", [True, False])
 @pytest.mark.parametrize("trunk", [GRU, {"name": "lstm", "hidden_size": 8, "n_layers": 1}])
-def test_recurrent_sequences_equal_single_steps(trunk):
+def test_recurrent_sequences_equal_single_steps(trunk, border):
     """Hidden states carried by hand through an episode border give the outputs of one sequence."""
     model = make_agents(SIZES, small_model(trunk=trunk))["two"]
     batch, steps, agents = 3, 6, 3
     observation = torch.randn(batch, steps, agents, 5)
     is_init = torch.zeros(batch, steps, 1, dtype=torch.bool)
     is_init[:, 0] = True
-    is_init[1, 4] = True  # another episode begins inside the sequence
+    is_init[1, 4] = border  # another episode begins inside the sequence
     sequence = model.compute(observation, is_init)  # [B, T, N, A]
 
     shapes = {
@@ -179,6 +181,28 @@ def test_recurrent_sequences_equal_single_steps(trunk):
         out = model(data)
         torch.testing.assert_close(out["two", "action_value"], sequence[:, t])
         state = {key: out["next", "two", key] for key in shapes}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_gru_at_once_learns_as_benchmarls_own_step_by_step(bias):
+    agents = make_agents(SIZES, small_model(trunk={**GRU, "n_layers": 2, "bias": bias}))
+    student = StudentNetwork(agents, VdnMixer())
+    is_init = torch.zeros(4, 6, 1, dtype=torch.bool)
+    is_init[:, 0] = True
+    observation, parts = torch.randn(4, 6, 3, 5), agents["two"]
+    assert whole_sequences(parts.trunk, is_init) is not parts.trunk
+
+    def learn(values):
+        return values, torch.autograd.grad(values.square().sum(), list(parts.parameters()))
+
+    at_once = learn(student({"two": observation}, is_init)["two"])
+    torch.testing.assert_close(at_once, learn(parts.compute(observation, is_init)))
+
+
+def test_sequences_with_a_border_are_taken_step_by_step():
+    trunk, is_init = make_agents(SIZES, small_model(trunk=GRU))["one"].trunk, torch.zeros(2, 5, 1)
+    is_init[1, 3] = 1.0
+    assert whole_sequences(trunk, is_init.bool()) is trunk
 
 
 def test_the_recurrent_trunk_remembers():
