@@ -124,7 +124,7 @@ def test_an_episode_is_the_one_that_is_evaluated(team):
     for (name, episode), steps in zip(episodes.items(), (25, 10), strict=True):
         assert len(episode.frames) == len(episode.returns) == steps + 1
         assert episode.returns[0] == 0.0
-        assert episode.returns[-1] == pytest.approx(scores[name]["team"]["mean"], rel=1e-5)
+        assert episode.returns[-1] == pytest.approx(scores[name]["team"].returns.mean, rel=1e-5)
         assert all(map(np.array_equal, episode.frames, again[name].frames))
         assert not np.array_equal(episode.frames[0], episode.frames[-1])
     short = record(agents, seed=4, steps=3)
