@@ -12,7 +12,7 @@ from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from benchmarl_mkt.evaluation import Episodes, play
+from benchmarl_mkt.evaluation import Episodes, play_in
 from benchmarl_mkt.win_rates import episodes_won
 
 _SEED = 20_000  # far from the seeds of training and scoring
@@ -75,11 +75,9 @@ class BestPolicy(Callback):
 
     def _play(self) -> Episodes:
         """Play as many fresh episodes as an evaluation has."""
-        experiment, config = self.experiment, self.experiment.config
-        seed = _SEED + experiment.total_frames
-        where = config.train_device, experiment.model_config
-        episodes = config.evaluation_episodes
-        return play(experiment.task, experiment.policy, episodes, seed, *where)
+        experiment = self.experiment
+        episodes, seed = experiment.config.evaluation_episodes, _SEED + experiment.total_frames
+        return play_in(experiment, experiment.policy, episodes, seed)
 
     def _consider(self, mean_returns: dict[str, Tensor], won: dict[str, Tensor]) -> None:
         """Keep the policy as it is now, unless another one is as good on every task."""

@@ -18,6 +18,8 @@ from benchmarl_mkt.objectives.td import greedy_actions, random_actions
 from benchmarl_mkt.reporting.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
+    from benchmarl.experiment import Experiment
+
     from benchmarl_mkt.teachers.load import Teacher
 
 Policy = Callable[[TensorDictBase], TensorDictBase]
@@ -98,6 +100,12 @@ def play(
             playing &= ~data.get("done").squeeze(-1)
     env.close()
     return Episodes(*({name: row.cpu() for name, row in rows.items()} for rows in (returns, wins)))
+
+
+def play_in(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
+    """Play as :func:`play` does: the experiment's task, on its device, with its model's states."""
+    where = experiment.config.train_device, experiment.model_config
+    return play(experiment.task, policy, episodes, seed, *where)
 
 
 def random_policy(tasks: Iterable[str]) -> Policy:

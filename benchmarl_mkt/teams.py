@@ -91,8 +91,7 @@ def evaluate_team(
 
     Both play from the same initial states.
     """
+    task = team_task(team)
     policies = {"team": teachers_policy(team), "random": random_policy(team)}
-    played = {
-        who: play(team_task(team), policy, episodes, seed) for who, policy in policies.items()
-    }
+    played = {who: play(task, policy, episodes, seed) for who, policy in policies.items()}
     return {name: {who: played[who].score(name) for who in played} for name in team}

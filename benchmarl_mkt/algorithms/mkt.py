@@ -74,12 +74,16 @@ class Mkt(Algorithm):
 
     def _add_callbacks(self, experiment) -> None:
         """Add the callbacks that the experiment was not given."""
-        given = {type(callback) for callback in experiment.callbacks}
-        added = [callback for callback in standard_callbacks() if type(callback) not in given]
+        given = experiment.callbacks
+        added = [
+            callback
+            for callback in standard_callbacks()
+            if not any(isinstance(other, type(callback)) for other in given)
+        ]
         added.append(StudentCallback(self))
         for callback in added:
             callback.experiment = experiment
-        experiment.callbacks = [*experiment.callbacks, *added]
+        experiment.callbacks = [*given, *added]
 
     def _largest_values(self, env: EnvBase) -> dict[str, float]:
         """The largest possible returns of the tasks that know them, if values are in their unit."""

@@ -12,7 +12,7 @@ import torch
 from benchmarl.experiment import Experiment
 
 from benchmarl_mkt.best_policy import BestPolicy
-from benchmarl_mkt.evaluation import Episodes, play, random_policy, teachers_policy
+from benchmarl_mkt.evaluation import Episodes, play_in, random_policy, teachers_policy
 from benchmarl_mkt.reporting.runs import FORMAT
 from benchmarl_mkt.reporting.statistics import normalised_score
 
@@ -70,21 +70,16 @@ def summarise(
     policies = {"random": random_policy(tasks), "student": experiment.policy}
     if teachers:
         policies["teacher"] = teachers_policy(teachers)
-    played = {who: _play(experiment, policy, EPISODES, seed) for who, policy in policies.items()}
+    played = {who: play_in(experiment, policy, EPISODES, seed) for who, policy in policies.items()}
     if best is not None and best.best is not None:
         with best.in_use():
             absolute = summary["absolute_episodes"], _ABSOLUTE_SEED + experiment.seed
-            played["best"] = _play(experiment, experiment.policy, *absolute)
+            played["best"] = play_in(experiment, experiment.policy, *absolute)
         summary["best_at_frames"] = best.best.frames
         _write_absolute_metrics(experiment, played["best"])
     summary["tasks"] = {task: _row(experiment, task, played) for task in tasks}
     summary["finished"] = True
     return _write(experiment, summary)
-
-
-def _play(experiment: Experiment, policy, episodes: int, seed: int) -> Episodes:
-    device, model = experiment.config.train_device, experiment.model_config
-    return play(experiment.task, policy, episodes, seed, device, model)
 
 
 def _write_absolute_metrics(experiment: Experiment, played: Episodes) -> None:
