@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarl_mkt.reporting.labels import Labels
-from benchmarl_mkt.reporting.runs import Outcome, Run
+from benchmarl_mkt.reporting.runs import WIN_RATE, Outcome, Run
 from benchmarl_mkt.reporting.statistics import normalised_score
 
 REFERENCE = "mkt"
@@ -55,7 +55,8 @@ class Comparison:
         methods: in the order of the rows; all are compared with the first one, the reference.
         random: task -> return of uniform random play, mean over the seeds.
         teacher: task -> return of the reference's teachers, mean over the seeds.
-        levels: ``random`` and ``teacher`` -> task -> the seeds' values behind these means.
+        levels: ``random`` and ``teacher`` -> task -> the seeds' values behind these means;
+            ``random_win_rate`` and ``teacher_win_rate`` -> tasks that know victories -> the same.
     """
 
     set: str
@@ -142,10 +143,13 @@ def compare(runs: Iterable[Run], labels: Labels) -> tuple[list[Comparison], list
         tasks = dict.fromkeys(
             task for m in methods for outcomes in m.outcomes.values() for task in outcomes
         )
-        levels = {"random": _levels(methods, "random", tasks)}
         # Other methods' teachers may be others: only the first method that has any sets the level.
-        taught = (m for m in methods if any(len(m.values("teacher", task)) for task in tasks))
-        levels["teacher"] = _levels([m for m in [next(taught, None)] if m], "teacher", tasks)
+        taught = [m for m in methods if any(len(m.values("teacher", task)) for task in tasks)][:1]
+        levels = {
+            player + measure: _levels(having, player + measure, tasks)
+            for player, having in (("random", methods), ("teacher", taught))
+            for measure in ("", WIN_RATE)
+        }
         comparisons.append(Comparison(set_, tuple(tasks), tuple(methods), levels))
     return comparisons, remarks
 

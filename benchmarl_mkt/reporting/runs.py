@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 FORMAT = "benchmarl-mkt summary 1"
-MEASURES = ("random", "teacher", "student", "best", "student_win_rate", "best_win_rate")
+PLAYERS = ("random", "teacher", "student", "best")
+WIN_RATE = "_win_rate"
+MEASURES = (*PLAYERS, *(player + WIN_RATE for player in PLAYERS))
 LIMIT = 10**15  # larger counts and returns are damage
 _MALFORMED = (
     *(OSError, ValueError, TypeError, KeyError, AttributeError),

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from benchmarl_mkt.reporting.comparison import Comparison, Method
 from benchmarl_mkt.reporting.formats import Cell, Reach, Table
 from benchmarl_mkt.reporting.labels import Labels
+from benchmarl_mkt.reporting.runs import PLAYERS, WIN_RATE
 from benchmarl_mkt.reporting.statistics import (
     REPLICATIONS,
     Estimate,
@@ -53,7 +54,7 @@ def comparison_table(summary: Mapping[str, Any]) -> RichTable:
         table.add_column("won", justify="right", no_wrap=True)
     for task, row in summary["tasks"].items():
         taught = "teacher" in row
-        rates = (row.get(f"{who}_win_rate") for who in ("random", "teacher", "student", "best"))
+        rates = (row.get(who + WIN_RATE) for who in PLAYERS)
         won = " / ".join("-" if rate is None else f"{rate['mean']:.2f}" for rate in rates)
         table.add_row(
             task,
@@ -164,14 +165,15 @@ def _measure(
     methods = [m for m in comparison.methods if any(_counts(m, measure, tasks))]
     if not methods:
         return None
-    levels = [] if "win_rate" in measure else [w for w in _LEVELS if comparison.levels[w]]
+    kind = WIN_RATE if measure.endswith(WIN_RATE) else ""
+    levels = [who for who in _LEVELS if comparison.levels[who + kind]]
     header, bold = ["method"], set()
     columns: list[list[Cell]] = []
     for task in tasks:
         cells = [over_seeds(method.values(measure, task)) for method in methods]
         bold |= {(len(levels) + row, len(header)) for row in _leader(cells)}
         header.append(labels.tasks.get(task, task))
-        above = [over_seeds(comparison.levels[who].get(task, np.empty(0))) for who in levels]
+        above = [over_seeds(comparison.levels[who + kind].get(task, np.empty(0))) for who in levels]
         columns.append([*above, *cells])
         published = labels.published.get(task, {}) if measure == "best" else {}
         if published:
@@ -179,7 +181,7 @@ def _measure(
             keys = (*levels, *(method.key for method in methods))
             columns.append([_float(published.get(key)) for key in keys])
     counts = [
-        *(_range(len(seeds) for seeds in comparison.levels[who].values()) for who in levels),
+        *(_range(len(seeds) for seeds in comparison.levels[who + kind].values()) for who in levels),
         *(_range(_counts(method, measure, tasks)) for method in methods),
     ]
     names = [*(_LEVELS[who] for who in levels), *(method.label for method in methods)]

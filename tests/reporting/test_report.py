@@ -213,10 +213,14 @@ def test_one_unfinished_run_is_enough(tmp_path):
 
 
 def test_win_rates_have_tables_of_their_own(tmp_path):
-    tasks = {"push": {**row("push", 1.0), "best_win_rate": {"mean": 0.75}}}
+    rates = {"random": 0.0, "teacher": 0.8, "best": 0.75}
+    won = {f"{player}_win_rate": {"mean": rate} for player, rate in rates.items()}
+    tasks = {"push": {**row("push", 1.0), **won}}
     write_run(tmp_path / "run", summary(finished=True, tasks=tasks))
     out = report(tmp_path / "run", tmp_path / "out")
-    assert table(out / "multitask_two" / "win_rate.csv")["mkt"]["push mean"] == "0.75"
+    shown = table(out / "multitask_two" / "win_rate.csv")
+    means = {method: cells["push mean"] for method, cells in shown.items()}
+    assert means == {"uniform random": "0.0", "teachers": "0.8", "mkt": "0.75"}
 
 
 def test_odd_names_break_nothing(tmp_path):
