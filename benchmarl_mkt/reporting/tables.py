@@ -54,7 +54,7 @@ def comparison_table(summary: Mapping[str, Any]) -> RichTable:
         table.add_column("won", justify="right", no_wrap=True)
     for task, row in summary["tasks"].items():
         taught = "teacher" in row
-        rates = (row.get(who + WIN_RATE) for who in PLAYERS)
+        rates = (row.get(who + WIN_RATE) for who in PLAYERS[1:])
         won = " / ".join("-" if rate is None else f"{rate['mean']:.2f}" for rate in rates)
         table.add_row(
             task,
@@ -71,7 +71,7 @@ def comparison_table(summary: Mapping[str, Any]) -> RichTable:
         f"Mean return and 95% interval over the same {summary['final_episodes']} fresh episodes, "
         f"greedy; best: the run's best checkpoint on {summary['absolute_episodes']} others. Score: "
         "0 uniform random, 1 the teacher. Winner: intervals apart, else tie. Frames: the "
-        "teacher's + the student's." + " Won: rates of random, teacher, student, best." * with_wins
+        "teacher's + the student's." + " Won: rates of teacher, student, best." * with_wins
     )
     return table
 
