@@ -3,7 +3,8 @@
     python benchmarks/collect.py runs/paper benchmarks/results/mpe_10k
 
 Every finished run below the first folder gives METHOD/seed_N[/TASK]/{summary,evaluations}.json
-below the second; evaluations are rounded to three decimals.
+below the second; evaluations are rounded to three decimals. A student's distillation.json has the
+teachers' entropy and the ratio of the gradients at its evaluations.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,22 @@ def collect(runs: Path, results: Path) -> int:
         (folder / "summary.json").write_text(json.dumps(rounded(summary), indent=1) + "\n")
         compact = json.dumps(rounded(evaluations, 3), separators=(",", ":"))
         (folder / "evaluations.json").write_text(compact + "\n")
+        if signals := distillation(path.parent, summary["tasks"]):
+            (folder / "distillation.json").write_text(json.dumps(signals, indent=1) + "\n")
         count += 1
     return count
+
+
+def distillation(run: Path, tasks: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return what a run has logged under ``distillation/``: task -> signal -> values in a row."""
+    found: dict[str, dict[str, str]] = {}
+    for task in tasks:
+        start = f"distillation_{task}_"
+        for path in sorted(run.glob(f"*/scalars/{start}*.csv")):
+            values = (float(line.split(",")[1]) for line in path.read_text().splitlines())
+            signal = path.stem.removeprefix(start)
+            found.setdefault(task, {})[signal] = " ".join(f"{value:.3g}" for value in values)
+    return found
 
 
 def rounded(value: Any, digits: int = 6) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarl_mkt.evaluation import Episodes, play_in
 from benchmarl_mkt.win_rates import episodes_won
 
-_SEED = 20_000  # far from the seeds of training and scoring
+_SEED = 2**31  # plus frames: far from the seeds of training and scoring
 
 
 class Evaluation(NamedTuple):

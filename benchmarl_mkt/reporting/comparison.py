@@ -97,12 +97,32 @@ class Comparison:
     def mean_scores(self, method: Method, measure: str) -> np.ndarray:
         """Means over the tasks of the seeds that have all of them [seeds]."""
         rows = [
-            [self.score(task, tasks[task].means[measure]) for task in self.scored]
-            for tasks in method.outcomes.values()
-            if self.scored
-            and all(task in tasks and measure in tasks[task].means for task in self.scored)
+            [self.score(task, value) for task, value in means.items()]
+            for means in _complete(method, measure, self.scored).values()
         ]
         return np.array(rows).mean(1) if rows else np.empty(0)
+
+    def leads(self, method: Method, measure: str, over: str | None = None) -> np.ndarray:
+        """By how much the reference's scores are above those of ``method`` in the same seed.
+
+        Args:
+            method: the other; the reference itself for one of its measures against another.
+            measure: of the reference.
+            over: of the other method; the same, if None.
+
+        Returns:
+            Differences [seeds, scored tasks] of the seeds in which both have all of these tasks.
+        """
+        own = _complete(self.methods[0], measure, self.scored)
+        other = _complete(method, over or measure, self.scored)
+        shared = [seed for seed in own if seed in other]
+        levels = [
+            np.array(
+                [[self.score(task, side[seed][task]) for task in self.scored] for seed in shared]
+            )
+            for side in (own, other)
+        ]
+        return levels[0] - levels[1]
 
     def curve(self, method: Method, task: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Frames [n] and returns [seeds, n] of the evaluations that all seeds share."""
@@ -193,6 +213,19 @@ def _levels(methods: Sequence[Method], who: str, tasks: Iterable[str]) -> dict[s
         if by_seed:
             levels[task] = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
     return levels
+
+
+def _complete(method: Method, measure: str, tasks: Sequence[str]) -> dict[int, dict[str, float]]:
+    """Means of ``measure``: seed -> task -> mean, of the seeds that have all of the tasks."""
+    found = {
+        seed: {t: outcomes[t].means.get(measure) for t in tasks if t in outcomes}
+        for seed, outcomes in method.outcomes.items()
+    }
+    return {
+        seed: means
+        for seed, means in found.items()
+        if tasks and len(means) == len(tasks) and None not in means.values()
+    }
 
 
 def _means(levels: Mapping[str, np.ndarray]) -> dict[str, float]:

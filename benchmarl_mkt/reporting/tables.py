@@ -106,6 +106,7 @@ def report_tables(comparison: Comparison, labels: Labels) -> list[Table]:
         _measure(comparison, labels, "student_win_rate", "final_win_rate", "Win rate at the end"),
         _scores(comparison, labels),
         _aggregate(comparison),
+        _leads(comparison),
         _budget(comparison),
         _teacher_level(comparison, labels),
     ]
@@ -242,6 +243,38 @@ def _aggregate(comparison: Comparison) -> Table | None:
             "otherwise."
         ],
     )
+
+
+def _leads(comparison: Comparison) -> Table | None:
+    reference = comparison.methods[0]
+    others = [(_LEVELS["teacher"], reference, "teacher")]
+    others += [(method.label, method, None) for method in comparison.methods[1:]]
+    rows: list[list[Cell]] = []
+    for name, method, over in others:
+        final, best = (comparison.leads(method, m, over) for m in ("student", "best"))
+        if not len(final):
+            continue
+        rows.append([name, *_lead(final), *((None, None) if over else _lead(best)), len(final)])
+    if not rows:
+        return None
+    header = ["final policy", "pairs ahead", "best checkpoint", "pairs ahead of best"]
+    return _table(
+        *(comparison, "leads", f"By how much {reference.name} is ahead in the same seed"),
+        ["than", *header, "seeds"],
+        rows,
+        [
+            "Mean difference of the scores over the tasks, in hundredths, ± 95 % t interval over "
+            "the seeds; pairs of seed and task in which it is ahead. Final policies and teachers "
+            "have played the same episodes."
+        ],
+    )
+
+
+def _lead(leads: np.ndarray) -> tuple[Interval | None, str | None]:
+    """Mean lead of [seeds, tasks] with its interval over the seeds, and how often there is one."""
+    if not len(leads):
+        return None, None
+    return over_seeds(100 * leads.mean(1)), f"{int((leads > 0).sum())} of {leads.size}"
 
 
 def _budget(comparison: Comparison) -> Table | None:

@@ -16,7 +16,7 @@ from tests.helpers import command
 from tests.reporting.results import SCORES, evaluations, row, summary, write_results, write_run
 
 PICTURES = ("aggregate", "curves", "efficiency", "profile")
-TABLES = ("returns", "final", "scores", "aggregate", "budget", "teacher_level")
+TABLES = ("returns", "final", "scores", "aggregate", "leads", "budget", "teacher_level")
 
 
 def report(results: Path, out: Path, labels: Labels | None = None) -> Path:
@@ -100,6 +100,23 @@ def test_aggregates_by_hand(full):
     for name in rows:
         low, value, high = (float(rows[name][f"IQM {part}"]) for part in ("low", "value", "high"))
         assert low < value < high
+
+
+def test_leads_within_a_seed_by_hand(full):
+    """MKT is ahead of the other by 0.5 and 0, 0.4 and 0.6, 0.3 and 0.9, and of its teachers by
+    0 and 0.2, 0.1 and 0, -0.1 and 0.1: means over the tasks 0.25, 0.5, 0.6 and 0.1, 0.05, 0.
+    """
+    rows = table(full / "multitask_two" / "leads.csv")
+    assert list(rows) == ["teachers", "Other"]
+    for name, seeds in (("teachers", [10, 5, 0]), ("Other", [25, 50, 60])):
+        half = 4.302653 * np.std(seeds, ddof=1) / 3**0.5
+        assert float(rows[name]["final policy mean"]) == pytest.approx(np.mean(seeds), abs=1e-4)
+        assert float(rows[name]["final policy high"]) == pytest.approx(
+            np.mean(seeds) + half, abs=1e-4
+        )
+    assert (rows["teachers"]["pairs ahead"], rows["Other"]["pairs ahead"]) == ("3 of 6", "5 of 6")
+    assert (rows["teachers"]["best checkpoint mean"], rows["Other"]["seeds"]) == ("", "3")
+    assert rows["Other"]["pairs ahead of best"] == "5 of 6"
 
 
 def test_the_way_to_the_teachers_level_by_hand(full):
