@@ -265,7 +265,7 @@ class MktConfig(AlgorithmConfig):
     temperature: Any = "auto"
     share_temperature: bool = False
     annealing: dict[str, float] = field(
-        default_factory=lambda: {"start": 0.1, "end": 0.5, "fraction": 0.6}
+        default_factory=lambda: {"start": 0.1, "end": 0.95, "fraction": 0.6}
     )
     double_q: bool = True
     standardise_rewards: bool = True
