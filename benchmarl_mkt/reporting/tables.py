@@ -239,8 +239,8 @@ def _aggregate(comparison: Comparison) -> Table | None:
             f"{_SCORE} IQM: mean of the middle half of all runs and tasks. Optimality gap: mean "
             "shortfall below 1. P: probability that a run beats one of "
             f"{reference} on the same task. [95 % stratified bootstrap intervals, {REPLICATIONS:,} "
-            "samples]; they are too narrow with few seeds. Best checkpoint where not said "
-            "otherwise."
+            "samples]; they are too narrow with few seeds and take the tasks of one run as "
+            "independent, as rliable does. Best checkpoint where not said otherwise."
         ],
     )
 
