@@ -10,9 +10,10 @@ from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
 from torchrl.data import Composite, Unbounded
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, Transform
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
+from benchmarl_mkt.environments.own_episode import OwnEpisode
 from benchmarl_mkt.environments.rounds import MultiTaskEnv
 from benchmarl_mkt.environments.task_set import MultiTaskConfig, parse_tasks
 from benchmarl_mkt.environments.team import REWARDS, Team
@@ -96,6 +97,10 @@ class MultiTaskClass(DiscreteTaskClass):
         """Return the spec [S] of each group's state, at ``("state", group)``."""
         spec = env.full_observation_spec_unbatched["state"]
         return {group: spec[group] for group in env.group_map}
+
+    def get_replay_buffer_transforms(self, env: EnvBase, group: str) -> list[Transform]:
+        """Show built-in algorithms the team's own episodes; MKT has a buffer of its own."""
+        return [OwnEpisode(group)]
 
     @staticmethod
     def log_info(batch: TensorDictBase) -> dict[str, float]:

@@ -182,14 +182,15 @@ class Team:
 
         An inactive copy has reward zero and keeps its done flags. An action that is not available
         is replaced, in place, by a random one that is: TorchRL's random policy does not see masks,
-        what is stored must be what was played, and a vectorised task steps finished copies too.
+        and what is stored must be what was played. In an inactive copy what was chosen stays; a
+        vectorised task, which steps finished copies too, gets another one there.
         """
-        self._replace_unavailable(action)
+        played = self._available(action, active)
         everyone = bool(active.all())
         if not everyone and not active.any():
             self._shown = self._shown._replace(reward=torch.zeros_like(self._shown.reward))
             return self._shown
-        actions = dict(zip(self._groups, action.split(self._sizes, -1)))
+        actions = dict(zip(self._groups, played.split(self._sizes, -1)))
         for group, policy in self._opponents.items():
             actions[group] = policy(self._flat(self._current, group))
         self._current = self._step_task(
@@ -223,11 +224,16 @@ class Team:
             request.set("_step", stepped.unsqueeze(-1))
         return self.env.step(request).get("next")
 
-    def _replace_unavailable(self, action: Tensor) -> None:
+    def _available(self, action: Tensor, active: Tensor) -> Tensor:
+        """Actions that the task can take; those of ``active`` copies are written to ``action``."""
         mask = self._shown.action_mask
         wrong = ~chosen_values(mask, action.long())
-        if wrong.any():
-            action[wrong] = random_actions(mask[wrong]).to(action.dtype)
+        if not wrong.any():
+            return action
+        played = action.clone()
+        played[wrong] = random_actions(mask[wrong]).to(action.dtype)
+        action[active] = played[active]
+        return played
 
     def _merge(self, new: TeamStep, mask: Tensor) -> TeamStep:
         """Take ``new`` where ``mask`` [B] is true, else what was shown before."""

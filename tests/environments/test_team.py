@@ -81,7 +81,7 @@ def test_inactive_copies_stand_still(kind):
 
 @pytest.mark.parametrize("kind", ["VECTOR", "SERIAL"])
 def test_unavailable_actions_are_replaced_in_place_by_available_ones(kind):
-    """What is stored is what was played, and legal in copies that rest too."""
+    """What is stored is what was played; in copies that rest what was chosen stays."""
     team = make_team(kind, masked=True, copies=40)
     mask = team.reset().action_mask
     legal, illegal = mask.int().argmax(-1), (~mask).int().argmax(-1)
@@ -93,9 +93,11 @@ def test_unavailable_actions_are_replaced_in_place_by_available_ones(kind):
     assert set(action[:, 0].tolist()) == {1, 2}  # uniform among the available, not the first
     expected = [sum(toy_reward(0, a, i) for i, a in enumerate(row)) for row in action.tolist()]
     assert step.reward.tolist() == pytest.approx(expected)
-    resting = (~step.action_mask).int().argmax(-1)
-    team.step(resting, torch.arange(40) == 0)
-    assert step.action_mask.gather(-1, resting.unsqueeze(-1)).all()
+    chosen = (~step.action_mask).int().argmax(-1)
+    stored = chosen.clone()
+    team.step(stored, torch.arange(40) == 0)
+    assert step.action_mask[0].gather(-1, stored[0].unsqueeze(-1)).all()
+    assert torch.equal(stored[1:], chosen[1:])
 
 
 @pytest.mark.parametrize("terminal", [True, False])
