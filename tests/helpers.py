@@ -12,6 +12,7 @@ from benchmarl.experiment import Experiment, ExperimentConfig
 from tensordict import TensorDict
 from torchrl.data import Categorical, Composite, Unbounded
 
+from benchmarl_mkt.accounts import Accounts
 from benchmarl_mkt.environments import MultiTaskTask
 from benchmarl_mkt.models import MultiTaskModelConfig
 
@@ -70,6 +71,12 @@ def make_experiment(
         config=tiny_config(folder, **changes),
         callbacks=callbacks,
     )
+
+
+def accounts_of(experiment: Experiment) -> dict[str, dict[str, int]]:
+    """Every task's own frames and episodes."""
+    (accounts,) = (c for c in experiment.callbacks if isinstance(c, Accounts))
+    return accounts.tasks
 
 
 def small_model(**changes) -> MultiTaskModelConfig:

@@ -54,9 +54,7 @@ class StudentCallback(Callback):
         experiment.target_updaters = {STUDENT: updater}
         experiment.optimizers = {STUDENT: experiment.optimizers[one_task]}
         experiment.group_policies = {STUDENT: algorithm.policy}
-        experiment.collector = MultiTaskCollector(
-            experiment.collector, algorithm.tasks, algorithm.teachers
-        )
+        experiment.collector = MultiTaskCollector(experiment.collector, algorithm.teachers)
         # A run that is continued beyond its plan keeps to the plan's schedule.
         self._planned_frames = experiment.config.get_max_n_frames(False)
         # The loop counts optimizer steps; the configuration counts updates of each task.
@@ -101,13 +99,6 @@ class StudentCallback(Callback):
         to_log: dict[str, float] = {}
         for task, values in self.signals().items():
             to_log.update({f"distillation/{task}/{name}": v for name, v in values.items()})
-        to_log.update(
-            {
-                f"counters/{task}/{name}": count
-                for task, account in self.experiment.collector.accounts.items()
-                for name, count in account.items()
-            }
-        )
         self.experiment.logger.log(to_log, step=self.experiment.n_iters_performed)
 
     def signals(self) -> dict[str, dict[str, float]]:

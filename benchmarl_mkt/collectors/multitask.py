@@ -1,4 +1,4 @@
-"""Collection for several tasks: teacher values beside the data, and per-task accounts."""
+"""Collection for several tasks: the teachers' values beside the data."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from torchrl.collectors import SyncDataCollector
 class MultiTaskCollector:
     """Wraps a TorchRL collector of a :class:`~benchmarl_mkt.environments.MultiTaskEnv`.
 
-    To every batch [B, T] it adds ``(task, "teacher_values")`` [B, T, N, A] (teachers are frozen,
-    so their values are computed once) and it counts, per task, the frames and episodes of the
-    task's own (idle steps of a finished team do not count).
+    To every batch [B, T] it adds ``(task, "teacher_values")`` [B, T, N, A]: teachers are frozen,
+    so their values are computed once.
 
     Args:
         collector: the collector; anything not named here is passed on to it.
-        tasks: the tasks.
         teachers: task -> function from observations [B, T, N, D] and ``is_init`` [B, T, 1] to
             values [B, T, N, A]; a recurrent one starts every batch afresh, as the student does.
     """
@@ -27,12 +25,9 @@ class MultiTaskCollector:
     def __init__(
         self,
         collector: SyncDataCollector,
-        tasks: list[str],
-        teachers: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
+        teachers: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     ):
-        self.collector, self.tasks = collector, list(tasks)
-        self.teachers = dict(teachers or {})
-        self.accounts = {task: {"frames": 0, "episodes": 0} for task in self.tasks}
+        self.collector, self.teachers = collector, dict(teachers)
 
     def __iter__(self) -> Iterator[TensorDictBase]:
         for batch in self.collector:
@@ -41,24 +36,10 @@ class MultiTaskCollector:
 
     @torch.no_grad()
     def _annotate(self, batch: TensorDictBase) -> None:
-        for task in self.tasks:
-            active = batch.get(("active", task))
-            ended = active & batch.get(("next", task, "done"))[..., 0, :]
-            self.accounts[task]["frames"] += int(active.sum())
-            self.accounts[task]["episodes"] += int(ended.sum())
         is_init = _starts(batch)
         for task, teacher in self.teachers.items():
             values = teacher(batch.get((task, "observation")), is_init)
             batch.set((task, "teacher_values"), values)
-
-    def state_dict(self) -> dict:
-        """Return the collector's state and the accounts."""
-        return {"collector": self.collector.state_dict(), "accounts": self.accounts}
-
-    def load_state_dict(self, state_dict: Mapping) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self.collector.load_state_dict(state_dict["collector"])
-        self.accounts = {task: dict(account) for task, account in state_dict["accounts"].items()}
 
     def __getattr__(self, name: str):
         if name == "collector":

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from benchmarl.experiment import Experiment
 
+from benchmarl_mkt.accounts import Accounts
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.evaluation import Episodes, play_in, random_policy, teachers_policy
 from benchmarl_mkt.reporting.runs import FORMAT
@@ -94,12 +95,13 @@ def _write_absolute_metrics(experiment: Experiment, played: Episodes) -> None:
 
 
 def _row(experiment: Experiment, task: str, played: dict[str, Episodes]) -> dict:
-    algorithm, collector = experiment.algorithm, experiment.collector
+    algorithm = experiment.algorithm
     scores = {who: episodes.score(task) for who, episodes in played.items()}
     row = {who: score.returns._asdict() for who, score in scores.items()}
     won = {f"{who}_win_rate": score.won for who, score in scores.items() if score.won is not None}
     row.update({name: interval._asdict() for name, interval in won.items()})
-    row.update(getattr(collector, "accounts", {}).get(task, {"frames": experiment.total_frames}))
+    accounts = next((c.tasks for c in experiment.callbacks if isinstance(c, Accounts)), {})
+    row.update(accounts.get(task, {"frames": experiment.total_frames}))
     if "teacher" in played:
         row["teacher_frames"] = algorithm.teachers[task].metadata["frames"]
         row["temperature"] = algorithm.temperatures[task]

@@ -81,9 +81,7 @@ def main(epochs: int = 4000, team: str | None = None, seed: int = 0) -> list[dic
 
     frames = epochs * STEPS
     collector = MultiTaskCollector(
-        SyncDataCollector(env, act, frames_per_batch=ENVS * STEPS, total_frames=frames),
-        tasks,
-        teachers,
+        SyncDataCollector(env, act, frames_per_batch=ENVS * STEPS, total_frames=frames), teachers
     )
     replay = MultiTaskReplayBuffer(tasks, capacity=5000, batch_size=32)
     history, seen = [], 0

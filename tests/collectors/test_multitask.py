@@ -24,36 +24,7 @@ def make_collector(*tasks, teachers=None, batches: int = 3) -> MultiTaskCollecto
         total_frames=batches * FRAMES,
         device="cpu",
     )
-    names = [team.name for team in task.team_configs]
-    return MultiTaskCollector(inner, names, teachers)
-
-
-def test_accounts_count_active_frames_and_finished_episodes():
-    """Rounds of 4 steps: in 8 steps two rounds; task a plays 2 of 4 steps."""
-    collector = make_collector(toy("a", length=2), toy("b", length=4))
-    batches = 0
-    for batches, batch in enumerate(collector, start=1):  # noqa: B007
-        assert batch.batch_size == (COPIES, FRAMES // COPIES)
-    assert batches == 3
-    rounds = 3 * COPIES * 2
-    assert collector.accounts == {
-        "a": {"frames": rounds * 2, "episodes": rounds},
-        "b": {"frames": rounds * 4, "episodes": rounds},
-    }
-    collector.shutdown()
-
-
-def test_accounts_of_uneven_episodes():
-    collector = make_collector(toy("a", length=1, spread=4, terminal=False), toy("b", length=3))
-    frames = episodes = 0
-    for batch in collector:
-        active = batch["active", "a"].squeeze(-1)
-        frames += int(active.sum())
-        done = batch["next", "a", "done"][..., 0, 0]
-        episodes += int((active & done).sum())
-    assert collector.accounts["a"] == {"frames": frames, "episodes": episodes}
-    assert frames < 3 * FRAMES
-    collector.shutdown()
+    return MultiTaskCollector(inner, teachers or {})
 
 
 def test_teacher_values_are_the_teachers_forward():
@@ -76,17 +47,12 @@ def test_teacher_values_are_the_teachers_forward():
     collector.shutdown()
 
 
-def test_state_round_trip_and_everything_else_is_the_collectors():
+def test_everything_else_is_the_collectors():
     collector = make_collector(toy("a"))
-    iterator = iter(collector)
-    next(iterator)
-    restored = make_collector(toy("a"))
-    restored.load_state_dict(collector.state_dict())
-    assert restored.accounts == collector.accounts
-    assert restored.accounts["a"]["frames"] == FRAMES
-    assert restored.total_frames == 3 * FRAMES  # an attribute of the wrapped collector
-    for each in (collector, restored):
-        each.shutdown()
+    next(iter(collector))
+    assert collector.total_frames == 3 * FRAMES
+    assert collector.state_dict()["iter"] == collector.collector.state_dict()["iter"]
+    collector.shutdown()
 
 
 def test_stored_values_equal_the_teachers_on_mpe(teachers, tmp_path):

@@ -9,7 +9,15 @@ from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MpeEnv, MultiTaskConfig, MultiTaskTask
 from benchmarl_mkt.models import EpsilonGreedyPolicy
-from tests.helpers import PUSH, SPEAKER, make_agents, make_experiment, random_masked, task_set
+from tests.helpers import (
+    PUSH,
+    SPEAKER,
+    accounts_of,
+    make_agents,
+    make_experiment,
+    random_masked,
+    task_set,
+)
 from tests.toys import DEFAULTS, ToyEnv, blocked, toy, toy_observation, toy_reward
 
 ALONE = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
@@ -483,7 +491,7 @@ def test_the_vmas_set_trains(tmp_path):
     experiment.run()
     assert experiment.total_frames == 100
     assert any(not torch.equal(a, b) for a, b in zip(trunk, experiment.policy.parameters()))
-    frames = {name: account["frames"] for name, account in experiment.collector.accounts.items()}
+    frames = {name: account["frames"] for name, account in accounts_of(experiment).items()}
     assert frames["transport"] == frames["wheel"] == 100
     assert 0 < frames["balance"] <= 100  # its episodes end when the package falls
 

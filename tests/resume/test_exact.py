@@ -17,7 +17,7 @@ from benchmarl_mkt.resume.signals import Stopped, stop_signals
 from benchmarl_mkt.teachers import train_teacher
 from benchmarl_mkt.teachers.ensure import ensure_teachers
 from tests.conftest import write_tiny_experiment
-from tests.helpers import PUSH, SPEAKER, task_set
+from tests.helpers import PUSH, SPEAKER, accounts_of, task_set
 from tests.resume.training import (
     SendSignal,
     assert_the_same,
@@ -198,7 +198,7 @@ def test_a_run_continued_beyond_its_plan_keeps_its_schedules(tmp_path):
     assert longer.n_iters_performed == 16
     assert longer.losses["student"].alpha == 1.0
     assert longer.algorithm.policy.eps == pytest.approx(0.1)
-    assert longer.collector.accounts["simple_push"] == {"frames": 800, "episodes": 32}
+    assert accounts_of(longer)["simple_push"] == {"frames": 800, "episodes": 32}
     content = json.loads((folder / "run" / "run.json").read_text())
     ((evaluations,),) = [d.values() for d in content["multitask"]["custom"].values()]
     assert {f"step_{n}" for n in (0, *range(1, 9))} <= evaluations.keys()
