@@ -93,31 +93,38 @@ def _fitting(
     return fitting
 
 
-def load_trunk(trunk: nn.Module, folder: str | Path) -> None:
-    """Give ``trunk`` the weights of the trunk F of a trained team.
+def load_trunk(network: nn.Module, folder: str | Path) -> None:
+    """Give a network the weights of the trunk F of a trained team.
 
     Args:
-        trunk: a student's trunk.
+        network: with ``trunk`` and the activation around it, ``activate``, as
+            :class:`~benchmarl_mkt.models.StudentNetwork` has.
         folder: as for :func:`~benchmarl_mkt.teams.load_agents`.
 
     Raises:
-        ValueError: if there is no team, or its trunk has other sizes.
+        ValueError: if there is no team, or its trunk has other layers, sizes or activations.
     """
     from benchmarl_mkt.teams import load_agents  # which imports the algorithms, which import this
 
     agents = next(iter(load_agents(folder).values()))
-    found = getattr(agents.model, "trunk", nn.Module()).state_dict()
-    own = trunk.state_dict()
-    if {key: _shape(v) for key, v in found.items()} != {key: _shape(v) for key, v in own.items()}:
+    if _trunk_kind(agents.model) != _trunk_kind(network):
         raise ValueError(
             f"algorithm.trunk: the trunk in {folder} is not of this model's kind and sizes; use "
             f"its run's model settings ({agents.metadata['model']})"
         )
-    trunk.load_state_dict(found)
+    network.trunk.load_state_dict(agents.model.trunk.state_dict())
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(getattr(value, "shape", ()))
+def _trunk_kind(network: nn.Module) -> tuple[list[type], dict[str, tuple[int, ...]]]:
+    """Types of the modules between E_k and EA_k, and the shapes of their tensors."""
+    if not hasattr(network, "trunk"):
+        return [], {}
+    parts = (network.activate, network.trunk)
+    tensors = network.trunk.state_dict()
+    return (
+        [type(module) for part in parts for module in part.modules()],
+        {key: tuple(getattr(value, "shape", ())) for key, value in tensors.items()},
+    )
 
 
 def to_json(found: Mapping[str, Transfer]) -> dict[str, Any]:

@@ -87,10 +87,17 @@ def test_a_new_task_around_the_trained_trunk(frozen, team_folder, tmp_path):
     assert not torch.equal(agents.weight, embedding)
 
 
-def test_a_trunk_of_other_sizes_is_refused(team_folder):
-    other = make_agents(SIZES, small_model(feature_size=16))["one"].trunk
-    with pytest.raises(ValueError, match=r"^algorithm\.trunk: .*not of this model's kind"):
-        load_trunk(other, team_folder)
+def test_a_trunk_of_another_kind_is_refused(team_folder):
+    others = (
+        {"feature_size": 16},
+        {"layer_norm": True},
+        {"trunk": {"name": "mlp", "num_cells": [8]}},
+    )
+    for changes in others:
+        other = make_agents(SIZES, small_model(**changes))["one"]
+        with pytest.raises(ValueError, match=r"^algorithm\.trunk: .*not of this model's kind"):
+            load_trunk(other, team_folder)
+    load_trunk(make_agents(SIZES, small_model())["one"], team_folder)
     with pytest.raises(ValueError, match=r"^algorithm\.freeze_trunk: true needs"):
         MktConfig(freeze_trunk=True)
 

@@ -123,11 +123,11 @@ class Mkt(Algorithm):
         """Return the student's loss and target updater, whichever task is asked for."""
         if self._student is None:
             loss, _ = self._get_loss(group, None, continuous=False)
-            experiment_config = self.experiment_config
-            if experiment_config.soft_target_update:
-                updater = SoftUpdate(loss, tau=experiment_config.polyak_tau)
+            config, turn = self.experiment_config, self.updates_per_turn
+            if config.soft_target_update:  # as much in a turn as elsewhere in one update
+                updater = SoftUpdate(loss, eps=(1 - config.polyak_tau) ** (1 / turn))
             else:
-                interval = experiment_config.hard_target_update_frequency * self.updates_per_turn
+                interval = config.hard_target_update_frequency * turn
                 updater = HardUpdate(loss, value_network_update_interval=interval)
             self._student = loss, updater
         return self._student
@@ -179,7 +179,7 @@ class Mkt(Algorithm):
         agents = {task: self.get_policy_for_loss(task) for task in self.tasks}
         network = StudentNetwork(agents, self._mixer())
         if self.config.trunk is not None:
-            load_trunk(network.trunk, self.config.trunk)
+            load_trunk(network, self.config.trunk)
         network.trunk.requires_grad_(not self.config.freeze_trunk)
         return (
             MktLoss(
