@@ -49,7 +49,7 @@ def plot_learning_curves(json_path: Path, summary: Mapping[str, Any], out: Path)
         if "teacher" in row:
             axis.axhline(row["teacher"]["mean"], color="C3", linestyle="--", label="teacher")
         axis.axhline(row["random"]["mean"], color="0.6", linestyle=":", label="random")
-        axis.set(title=task, xlabel="frames of the task", ylabel="return")
+        axis.set(title=task, xlabel="frames of the run", ylabel="return")
     axes[0][0].legend(loc="lower right")
     figure.suptitle(f"{summary['method']} on {summary['set']}, seed {summary['seed']}")
     figure.savefig(out, dpi=120)
@@ -96,7 +96,7 @@ def _curves(comparison: Comparison, labels: Labels) -> Figure | None:
                 axis.axhline(level, **look)
         late = [returns[:, len(frames) // 4 :] for frames, returns in found.values()]
         axis.set_ylim(*_limits(late, levels))
-        axis.set(title=labels.tasks.get(task, task), xlabel="frames of the task")
+        axis.set(title=labels.tasks.get(task, task), xlabel="frames of the run")
         axis.set_ylabel("" if i % columns else "return")
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     for axis in axes[len(curves) :]:
