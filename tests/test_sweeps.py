@@ -22,7 +22,7 @@ def params(name: str) -> dict[str, list[str]]:
 def test_the_papers_sweep_has_every_method_once_teachers_first():
     methods = params("paper")["+method"]
     assert methods[0] == "mkt"  # its runs train the teachers that the others find
-    assert sorted(methods) == [method for method in METHODS if "smax" not in method]
+    assert sorted(methods) == [m for m in METHODS if "smax" not in m and "20k" not in m]
     assert params("paper")["seed"] == ["0", "1", "2"]
 
 
