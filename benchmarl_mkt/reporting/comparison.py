@@ -115,14 +115,13 @@ class Comparison:
         """
         own = _complete(self.methods[0], measure, self.scored)
         other = _complete(method, over or measure, self.scored)
-        shared = [seed for seed in own if seed in other]
-        levels = [
-            np.array(
-                [[self.score(task, side[seed][task]) for task in self.scored] for seed in shared]
-            )
-            for side in (own, other)
-        ]
-        return levels[0] - levels[1]
+        return np.array(
+            [
+                [self.score(t, means[t]) - self.score(t, other[seed][t]) for t in self.scored]
+                for seed, means in own.items()
+                if seed in other
+            ]
+        )
 
     def curve(self, method: Method, task: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Frames [n] and returns [seeds, n] of the evaluations that all seeds share."""

@@ -14,7 +14,7 @@ from benchmarl.experiment import Experiment
 from benchmarl_mkt.accounts import Accounts
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.evaluation import Episodes, play_in, random_policy, teachers_policy
-from benchmarl_mkt.reporting.runs import FORMAT
+from benchmarl_mkt.reporting.runs import FORMAT, WIN_RATE
 from benchmarl_mkt.reporting.statistics import normalised_score
 
 EPISODES = 500
@@ -98,7 +98,7 @@ def _row(experiment: Experiment, task: str, played: dict[str, Episodes]) -> dict
     algorithm = experiment.algorithm
     scores = {who: episodes.score(task) for who, episodes in played.items()}
     row = {who: score.returns._asdict() for who, score in scores.items()}
-    won = {f"{who}_win_rate": score.won for who, score in scores.items() if score.won is not None}
+    won = {who + WIN_RATE: score.won for who, score in scores.items() if score.won is not None}
     row.update({name: interval._asdict() for name, interval in won.items()})
     accounts = next((c.tasks for c in experiment.callbacks if isinstance(c, Accounts)), {})
     row.update(accounts.get(task, {"frames": experiment.total_frames}))

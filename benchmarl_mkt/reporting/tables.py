@@ -247,14 +247,13 @@ def _aggregate(comparison: Comparison) -> Table | None:
 
 def _leads(comparison: Comparison) -> Table | None:
     reference = comparison.methods[0]
-    others = [(_LEVELS["teacher"], reference, "teacher")]
-    others += [(method.label, method, None) for method in comparison.methods[1:]]
     rows: list[list[Cell]] = []
-    for name, method, over in others:
-        final, best = (comparison.leads(method, m, over) for m in ("student", "best"))
-        if not len(final):
-            continue
-        rows.append([name, *_lead(final), *((None, None) if over else _lead(best)), len(final)])
+    if len(final := comparison.leads(reference, "student", over="teacher")):
+        rows.append([_LEVELS["teacher"], *_lead(final), None, None, len(final)])
+    for method in comparison.methods[1:]:
+        final, best = (comparison.leads(method, measure) for measure in ("student", "best"))
+        if len(final):
+            rows.append([method.label, *_lead(final), *_lead(best), len(final)])
     if not rows:
         return None
     header = ["final policy", "pairs ahead", "best checkpoint", "pairs ahead of best"]
