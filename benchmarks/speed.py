@@ -41,6 +41,7 @@ from benchmarl_mkt.teachers.load import build_model
 from benchmarl_mkt.teachers.store import write_teacher
 
 STUDENT = "student"
+BATTLES = ("2s3z", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m")
 NO_SCORE = {"mean": 0.0, "low": 0.0, "high": 0.0, "episodes": 0}
 
 
@@ -482,7 +483,7 @@ def measure_smax(folder: Path, repeats: int) -> dict[str, float]:
 
     copies, steps = 32, 25
     contenders: dict[str, Callable[[], None]] = {}
-    for name in ("2s3z", "8m_vs_9m"):
+    for name in BATTLES:
         env = SmaxEnv(name, copies, seed=0)
         env.reset()
         raw, draw = env.field.env, np.random.default_rng(0)
@@ -553,7 +554,7 @@ def report(found: dict[str, Any]) -> str:
         "replay / its data (target <= 1.25)": found["replay"]["replay_mb"]
         / found["replay"]["data_mb"],
     }
-    for name in ("2s3z", "8m_vs_9m"):
+    for name in BATTLES:
         fps = {who: found["smax"][f"{name}: {who}"] for who in ("JaxMARL", "collector")}
         key = f"collector / JaxMARL's own steps, {name}, 32 environments (target >= 0.6)"
         ratio[key] = fps["collector"] / fps["JaxMARL"]

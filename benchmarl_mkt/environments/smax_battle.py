@@ -46,6 +46,7 @@ except ImportError as error:
 
 # A battle is worth 1 for all damage and 1 for the victory; SMAC's largest return is 20.
 REWARD_SCALE = 10.0
+FEW = 4  # battles that are started anew together, if not more are to be
 
 if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", str(cache_path() / "jax"))
@@ -68,6 +69,7 @@ class Battles(NamedTuple):
 
     keys: jax.Array  # [B, 2], a random state for each
     states: Any  # SMAX's own state, every leaf with B in front
+    enemies: jax.Array  # [B, E, D] float32: what the E enemies see
     view: View
 
 
@@ -97,7 +99,7 @@ class Battlefield:
         self.state_size = self.env.state_size
         self._scale = self._state_scale(units)
         self.step = jax.jit(jax.vmap(self._step))
-        self.restart = jax.jit(jax.vmap(self._restart))
+        self._restart_rows = jax.jit(self._restart)
         self._keys = jax.jit(jax.vmap(jax.random.PRNGKey))
         self._empty: dict[int, Battles] = {}
 
@@ -109,6 +111,14 @@ class Battlefield:
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
             self._empty[len(seeds)] = zeros
         return self._empty[len(seeds)]._replace(keys=keys)
+
+    def restart(self, battles: Battles, mask: np.ndarray) -> Battles:
+        """Start the battles of ``mask`` [B] anew: mostly few, for which a whole batch is wasted."""
+        rows = np.flatnonzero(mask)
+        if len(rows) == 0:
+            return battles
+        count = FEW if len(rows) <= FEW else len(mask)  # each is compiled once; some rows repeat
+        return self._restart_rows(battles, np.resize(rows, count))
 
     def units(self, battles: Battles, slot: int) -> tuple[Any, np.ndarray, np.ndarray]:
         """Return SMAX's state of one battle, and of every unit type its radius and full health."""
@@ -126,19 +136,33 @@ class Battlefield:
 
     def _start(self, key: jax.Array) -> Battles:
         key, own = jax.random.split(key)
-        observations, state = self.env.reset(own)
-        return Battles(key, state, self._view(observations, state, 0.0))
+        _, state = self.env.reset(own)
+        return self._battle(key, state, self.env.get_all_unit_obs(state), 0.0)
 
-    def _restart(self, battles: Battles, mask: jax.Array) -> Battles:
-        fresh = self._start(battles.keys)
-        return jax.tree.map(lambda new, old: jnp.where(mask, new, old), fresh, battles)
+    def _restart(self, battles: Battles, rows: jax.Array) -> Battles:
+        fresh = jax.vmap(self._start)(battles.keys[rows])
+        return jax.tree.map(lambda new, old: old.at[rows].set(new), fresh, battles)
 
     def _step(self, battles: Battles, actions: jax.Array) -> Battles:
+        """What ``env.step_env`` does, bit by bit, but what enemies see is not computed again."""
+        env, before = self.env, battles.states
         key, own = jax.random.split(battles.keys)
-        chosen = {agent: actions[i] for i, agent in enumerate(self.env.agents)}
-        observations, state, rewards, _, _ = self.env.step_env(own, battles.states, chosen)
-        reward = REWARD_SCALE * rewards[self.env.agents[0]]  # the team's, the same for all
-        return Battles(key, state, self._view(observations, state, reward))
+        _, enemies_own = jax.random.split(own)
+        chosen, memory = env.get_enemy_actions(
+            enemies_own, before.enemy_policy_state, battles.enemies
+        )
+        chosen.update({agent: actions[i] for i, agent in enumerate(env.agents)})
+        seen, game, rewards, _, _ = env._env.step_env(own, before.state, chosen)
+        state = before.replace(state=game, enemy_policy_state=memory)
+        reward = REWARD_SCALE * rewards[env.agents[0]]  # the team's, the same for all
+        return self._battle(key, state, seen, reward)
+
+    def _battle(
+        self, key: jax.Array, state: Any, seen: dict[str, jax.Array], reward: jax.Array | float
+    ) -> Battles:
+        """Put a battle together; ``seen`` are all units' observations."""
+        enemies = jnp.stack([seen[agent] for agent in self.env.enemy_agents])
+        return Battles(key, state, enemies, self._view(seen, state, reward))
 
     def _view(self, observations: dict, state: Any, reward: jax.Array | float) -> View:
         env, alive = self.env, state.state.unit_alive

@@ -40,12 +40,16 @@ def focused(mask: torch.Tensor) -> torch.Tensor:
 
 def hand_made(env: SmaxEnv, **leaves) -> None:
     """Write ``leaves`` (of SMAX's state, [B, units, ...]) into running battles."""
+    import jax
     import jax.numpy as jnp
 
     battles = env._battles
     inner = battles.states.state
     inner = inner.replace(**{k: jnp.asarray(v, getattr(inner, k).dtype) for k, v in leaves.items()})
-    env._battles = battles._replace(states=battles.states.replace(state=inner))
+    states = battles.states.replace(state=inner)
+    seen = jax.vmap(env.field.env.get_all_unit_obs)(states)
+    enemies = jnp.stack([seen[enemy] for enemy in env.field.env.enemy_agents], 1)
+    env._battles = battles._replace(states=states, enemies=enemies)
 
 
 def equal(left: TensorDict, right: TensorDict, slots=slice(None)) -> bool:
@@ -214,6 +218,25 @@ def test_a_partial_reset_leaves_the_other_battles_bit_by_bit():
     for _ in range(10):
         assert equal(act(env, EAST), act(twin, EAST), kept)
     assert env._battles.view.steps.tolist() == [11, 10, 11]
+
+
+@needs_jaxmarl
+def test_a_battle_starts_the_same_whoever_starts_with_it():
+    """Few are started in a smaller batch than many; nobody's start is another's."""
+    masks = torch.tensor([[0, 1, 0, 0, 0, 0], [0, 1, 1, 0, 1, 1], [1] * 6]).bool()
+    starts = []
+    for mask in masks:
+        env = SmaxEnv("3m", 6, seed=0)
+        starts.append(env.reset(TensorDict({"_reset": mask.unsqueeze(-1)}, [6])))
+    for few in (0, 1):
+        rows = masks[few].nonzero().flatten().tolist()
+        assert equal(starts[few], starts[2], rows)
+        others = (~masks[few]).nonzero().flatten().tolist()
+        assert (starts[few]["state"][others] == 0).all()  # they have not been started
+    env = SmaxEnv("3m", 6, seed=0)
+    before = env.reset()
+    nobody = torch.zeros(6, 1, dtype=torch.bool)
+    assert equal(env.reset(before.clone().set("_reset", nobody)), before)
 
 
 @needs_jaxmarl
