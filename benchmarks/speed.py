@@ -588,6 +588,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/speed.json")
+    parser.add_argument("--parts", nargs="+", help="measure these alone; --out keeps the others")
     arguments = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
@@ -602,14 +603,13 @@ def main() -> None:
         "agents": measure_agents,
         "protocol": measure_protocol,
         "smax": measure_smax,
+        "replay": lambda folder, repeats: measure_replay(folder),
     }
+    found = json.loads(arguments.out.read_text()) if arguments.parts else {}
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
-        found = {}
-        for name, part in parts.items():
+        for name in arguments.parts or parts:
             (Path(place) / name).mkdir()
-            found[name] = part(Path(place) / name, arguments.repeats)
-        (Path(place) / "replay").mkdir()
-        found["replay"] = measure_replay(Path(place) / "replay")
+            found[name] = parts[name](Path(place) / name, arguments.repeats)
     text = report(found)
     sys.stdout.write(text + "\n")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
