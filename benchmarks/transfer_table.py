@@ -1,0 +1,53 @@
+"""Put what several runs do on new tasks into one Markdown table (the paper's Table V).
+
+    python benchmarks/transfer_table.py run_0.json run_1.json run_2.json
+
+The files are what ``benchmarl transfer ... out=FILE.json`` wrote. Cells: win rate, mean over the
+runs with Student's 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarl_mkt.reporting.statistics import mean_interval
+
+
+def table(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the table of the runs' ``tasks``, which must have the same tasks and sources."""
+    sources = list(next(iter(runs[0].values()))["sources"])
+    lines = [f"| task | random | {' | '.join(f'as {s}' for s in sources)} | best source, fresh |"]
+    lines.append("|---" * (len(sources) + 3) + "|")
+    for task in runs[0]:
+        found = [run[task] for run in runs]
+        columns = [[entry["random"] for entry in found]]
+        columns += [[entry["sources"][source] for entry in found] for source in sources]
+        columns.append([entry["score"] for entry in found])
+        lines.append(f"| {task} | {' | '.join(map(cell, columns))} |")
+    return "\n".join(lines)
+
+
+def cell(scores: Sequence[dict[str, Any]]) -> str:
+    """Mean win rate of the runs, with its interval where there are several."""
+    interval = mean_interval(np.array([score["win_rate"]["mean"] for score in scores]))
+    plain = f"{interval.mean:.2f}"
+    return plain if len(scores) == 1 else f"{plain} ± {interval.half_width:.2f}"
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", type=Path)
+    files = parser.parse_args().files
+    sys.stdout.write(table([json.loads(file.read_text())["tasks"] for file in files]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
