@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.evaluation import Policy, Score, play, random_policy, teachers_policy
 from benchmarl_mkt.teachers.find import team_specs
 from benchmarl_mkt.teachers.load import Teacher
+from benchmarl_mkt.teachers.store import write_teacher
 
 _SELECTION = 1_000_003  # how far the seed of choosing is from the seed of scoring
 
@@ -25,12 +26,14 @@ class Transfer(NamedTuple):
         best: the one that does best.
         score: its score on fresh episodes, others than those of ``sources``.
         random: score of uniform random actions on the same fresh episodes.
+        task: configuration of the new task, as a task set of one.
     """
 
     sources: dict[str, Score]
     best: str
     score: Score
     random: Score
+    task: dict[str, Any]
 
 
 def zero_shot(
@@ -66,7 +69,31 @@ def zero_shot(
         best,
         score(teachers_policy({name: fitting[best]}), seed),
         score(random_policy([name]), seed),
+        new.single(name).config,
     )
+
+
+def save_team(
+    team: Mapping[str, Teacher], found: Iterable[Transfer], episodes: int, folder: Path
+) -> None:
+    """Write the best parts of a team as a team for the new tasks, which can teach in its turn.
+
+    Args:
+        team: what :func:`zero_shot` was given.
+        found: what it gave, for every new task.
+        episodes: of its scores.
+        folder: of the new team; tasks that are there are kept as they are.
+    """
+    for transfer in found:
+        source = team[transfer.best]
+        scores = {"score": transfer.score, "random": transfer.random}
+        metadata = {
+            **{key: value for key, value in source.metadata.items() if key != "recipe"},
+            **{k: {**v.returns._asdict(), "episodes": episodes} for k, v in scores.items()},
+            "task": transfer.task,
+        }
+        (entry,) = transfer.task["tasks"]
+        write_teacher(folder / entry["name"], source.model.state_dict(), metadata)
 
 
 def _fitting(

@@ -6,7 +6,7 @@ import torch
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.evaluation import play, teachers_policy
 from benchmarl_mkt.teams import export_team, load_agents, team_task
-from benchmarl_mkt.transfer import load_trunk, zero_shot
+from benchmarl_mkt.transfer import load_trunk, save_team, zero_shot
 from tests.helpers import PUSH, SPEAKER, make_agents, make_experiment, small_model, task_set
 from tests.toys import toy
 
@@ -52,6 +52,14 @@ def test_the_best_source_is_the_one_that_wins(tmp_path):
     assert found.score.won.mean == 1.0
     chosen = zero_shot(team, new, episodes=5, seed=0, source="one")
     assert (chosen.best, chosen.score.won.mean) == ("one", 0.0)
+
+    save_team(team, [found], 5, tmp_path / "new")
+    saved = load_agents(tmp_path / "new")
+    assert play(team_task(saved), teachers_policy(saved), 3, 1).won["three"].all()
+    score = saved["three"].metadata["score"]
+    assert score == {**found.score.returns._asdict(), "episodes": 5}
+    teaches = MktConfig(teachers={"three": str(tmp_path / "new" / "three")})
+    make_experiment(tmp_path, task_set(new), teaches).run()
 
 
 def test_what_cannot_transfer_says_so(team_folder):
@@ -103,10 +111,10 @@ def test_a_trunk_of_another_kind_is_refused(team_folder):
 
 
 def test_the_command_shows_and_writes(team_folder, tmp_path, cli):
-    out = tmp_path / "found.json"
+    out, new = tmp_path / "found.json", tmp_path / "new"
     status, shown, error = cli(
         "transfer", f"checkpoint={team_folder}", "tasks=[mpe/simple_push]", "episodes=4",
-        f"out={out}",
+        f"out={out}", f"save={new}",
     )  # fmt: skip
     assert (status, error) == (0, "")
     assert "as simple_push" in shown
@@ -117,11 +125,13 @@ def test_the_command_shows_and_writes(team_folder, tmp_path, cli):
     score = content["tasks"]["mpe/simple_push"]["score"]
     assert score["return"]["mean"] == found.score.returns.mean
     assert score["win_rate"] is None
+    assert list(load_agents(new)) == ["simple_push"]
     for wrong, message in (
-        ("tasks=[]", "tasks: name at least one"),
-        ("tasks=[mpe/simple_puhs]", "mpe/simple_puhs"),
+        (["tasks=[]"], "tasks: name at least one"),
+        (["tasks=[mpe/simple_puhs]"], "mpe/simple_puhs"),
+        (["tasks=[mpe/simple_push]", f"save={new}"], "save: "),
     ):
-        status, _, error = cli("transfer", f"checkpoint={team_folder}", wrong)
+        status, _, error = cli("transfer", f"checkpoint={team_folder}", *wrong)
         assert status == 2
         assert message in error
         assert error.count("\n") == 1

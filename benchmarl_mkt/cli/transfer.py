@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 from benchmarl_mkt.cli.common import make_console, read_options, user_errors, whole
+from benchmarl_mkt.paths import check_writable
 
-USAGE = "checkpoint=FOLDER tasks=[TASK,...] [source=TASK] [episodes=100] [seed=0] [out=FILE.json]"
+USAGE = (
+    "checkpoint=FOLDER tasks=[TASK,...] [source=TASK] [episodes=100] [seed=0] [out=FILE.json] "
+    "[save=FOLDER]"
+)
 SUMMARY = "play new tasks with a run's best team, without training"
 HELP = f"""Usage: benchmarl transfer {USAGE}
 
@@ -17,6 +21,7 @@ observation and actions. Every source is tried; the best one is scored on other,
 
   source=TASK    try this one alone
   out=FILE.json  write the numbers there
+  save=FOLDER    write the best parts there, as a team for the new tasks
 
 Example:
   benchmarl transfer checkpoint=runs/smax 'tasks=[smax/4s4z,smax/5s3z]' episodes=200
@@ -24,6 +29,10 @@ Example:
 To train a new embedding and head around the trunk, kept as it is or not:
   benchmarl run +method=vdn_s_smax experiment=smax task=multitask/smax_stalkers_zealots \\
       task.only=4s4z algorithm.trunk=runs/smax algorithm.freeze_trunk=true
+
+To go on from what transfers, as from a teacher (save=new_team):
+  benchmarl run +method=mkt_smax experiment=smax task=multitask/smax_stalkers_zealots \
+      task.only=4s4z algorithm.trunk=runs/smax 'algorithm.teachers={{4s4z: new_team/4s4z}}'
 """
 
 
@@ -35,18 +44,21 @@ def main(arguments: list[str]) -> None:
         tasks = [name.strip() for name in given["tasks"].strip("[] ").split(",") if name.strip()]
         if not tasks:
             raise ValueError("tasks: name at least one, such as tasks=[smax/4s4z]")
-        out = Path(given["out"]).expanduser() if "out" in given else None
-        if out is not None:
-            from benchmarl_mkt.paths import check_writable
-
-            check_writable("out", out.parent)
+        out, save = (Path(given[k]).expanduser() if k in given else None for k in ("out", "save"))
+        for key, path in (("out", out), ("save", save)):
+            if path is not None:
+                check_writable(key, path.parent)
+        if save is not None and save.exists():
+            raise ValueError(f"save: {save} is there already; name a new folder")
         from benchmarl_mkt.teams import load_agents
-        from benchmarl_mkt.transfer import to_json, zero_shot
+        from benchmarl_mkt.transfer import save_team, to_json, zero_shot
 
         team = load_agents(given["checkpoint"])
         found = {
             task: zero_shot(team, task, source=given.get("source"), **numbers) for task in tasks
         }
+    if save is not None:
+        save_team(team, found.values(), numbers["episodes"], save)
     if out is not None:
         out.write_text(json.dumps({**numbers, "tasks": to_json(found)}, indent=2) + "\n")
     _show(found, given["checkpoint"], numbers["episodes"])
