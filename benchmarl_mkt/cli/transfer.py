@@ -31,7 +31,7 @@ To train a new embedding and head around the trunk, kept as it is or not:
       task.only=4s4z algorithm.trunk=runs/smax algorithm.freeze_trunk=true
 
 To go on from what transfers, as from a teacher (save=new_team):
-  benchmarl run +method=mkt_smax experiment=smax task=multitask/smax_stalkers_zealots \
+  benchmarl run +method=mkt_smax experiment=smax task=multitask/smax_stalkers_zealots \\
       task.only=4s4z algorithm.trunk=runs/smax 'algorithm.teachers={{4s4z: new_team/4s4z}}'
 """
 
