@@ -17,28 +17,28 @@ from typing import Any
 
 import numpy as np
 
+from benchmarl_mkt.reporting.formats import Cell, Table
 from benchmarl_mkt.reporting.statistics import mean_interval
 
 
-def table(runs: Sequence[dict[str, Any]]) -> str:
+def table(runs: Sequence[dict[str, Any]]) -> Table:
     """Return the table of the runs' ``tasks``, which must have the same tasks and sources."""
     sources = list(next(iter(runs[0].values()))["sources"])
-    lines = [f"| task | random | {' | '.join(f'as {s}' for s in sources)} | best source, fresh |"]
-    lines.append("|---" * (len(sources) + 3) + "|")
+    header = ["task", "random", *(f"as {source}" for source in sources), "best source, fresh"]
+    rows: list[list[Cell]] = []
     for task in runs[0]:
         found = [run[task] for run in runs]
         columns = [[entry["random"] for entry in found]]
         columns += [[entry["sources"][source] for entry in found] for source in sources]
         columns.append([entry["score"] for entry in found])
-        lines.append(f"| {task} | {' | '.join(map(cell, columns))} |")
-    return "\n".join(lines)
+        rows.append([task, *map(cell, columns)])
+    return Table("transfer", "Win rate without training", "new tasks", header, rows)
 
 
-def cell(scores: Sequence[dict[str, Any]]) -> str:
+def cell(scores: Sequence[dict[str, Any]]) -> Cell:
     """Mean win rate of the runs, with its interval where there are several."""
     interval = mean_interval(np.array([score["win_rate"]["mean"] for score in scores]))
-    plain = f"{interval.mean:.2f}"
-    return plain if len(scores) == 1 else f"{plain} ± {interval.half_width:.2f}"
+    return interval if len(scores) > 1 else interval.mean
 
 
 def main() -> None:
@@ -46,7 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     files = parser.parse_args().files
-    sys.stdout.write(table([json.loads(file.read_text())["tasks"] for file in files]) + "\n")
+    runs = [json.loads(file.read_text())["tasks"] for file in files]
+    sys.stdout.write(table(runs).markdown())
 
 
 if __name__ == "__main__":
