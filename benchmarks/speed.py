@@ -473,6 +473,17 @@ def measure_envs(folder: Path, repeats: int) -> dict[str, float]:
     return {count: value / int(count) for count, value in found.items()}
 
 
+def collect(experiment: Experiment) -> Callable[[], None]:
+    """Return what collects one batch as BenchMARL's loop does, iteration after iteration."""
+    iterator = iter(experiment.collector)
+
+    def collect_batch() -> None:
+        next(iterator)
+        experiment.n_iters_performed += 1
+
+    return collect_batch
+
+
 def measure_smax(folder: Path, repeats: int) -> dict[str, float]:
     """(i): frames per second of SMAX at 32 environments: JaxMARL's own step, ours, a collector.
 
@@ -507,10 +518,9 @@ def measure_smax(folder: Path, repeats: int) -> dict[str, float]:
 
         task = MultiTaskClass("smax", {"tasks": [f"smax/{name}"], "reward": "mean"})
         experiment = make_experiment(task, folder / name, False, copies, mixer="vdn")
-        iterator = iter(experiment.collector)
         contenders[f"{name}: JaxMARL"] = step_jaxmarl
         contenders[f"{name}: environment"] = step_ours
-        contenders[f"{name}: collector"] = lambda iterator=iterator: next(iterator)
+        contenders[f"{name}: collector"] = collect(experiment)
     found = medians(contenders, max(repeats // 8, 10))
     return {name: copies * steps / (value / 1e3) for name, value in found.items()}
 

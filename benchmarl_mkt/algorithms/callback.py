@@ -54,7 +54,9 @@ class StudentCallback(Callback):
         experiment.target_updaters = {STUDENT: updater}
         experiment.optimizers = {STUDENT: experiment.optimizers[one_task]}
         experiment.group_policies = {STUDENT: algorithm.policy}
-        experiment.collector = MultiTaskCollector(experiment.collector, algorithm.teachers)
+        experiment.collector = MultiTaskCollector(
+            experiment.collector, algorithm.policy, algorithm.teachers
+        )
         # A run that is continued beyond its plan keeps to the plan's schedule.
         self._planned_frames = experiment.config.get_max_n_frames(False)
         # The loop counts optimizer steps; the configuration counts updates of each task.

@@ -80,10 +80,10 @@ class Mkt(Algorithm):
             for callback in standard_callbacks()
             if not any(isinstance(other, type(callback)) for other in given)
         ]
-        added.append(StudentCallback(self))
-        for callback in added:
+        student = StudentCallback(self)  # first: its collector is the innermost
+        for callback in (student, *added):
             callback.experiment = experiment
-        experiment.callbacks = [*given, *added]
+        experiment.callbacks = [student, *given, *added]
 
     def _largest_values(self, env: EnvBase) -> dict[str, float]:
         """The largest possible returns of the tasks that know them, if values are in their unit."""
@@ -278,7 +278,7 @@ class MktConfig(AlgorithmConfig):
     teacher_store: str | None = None
     teacher_experiment: str = "mkt_quick"
     teacher_model: str = "multitask"
-    teacher_algorithm: dict[str, Any] = field(default_factory=dict)
+    teacher_algorithm: Any = None
     teacher_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -304,6 +304,11 @@ class MktConfig(AlgorithmConfig):
             )
         if not 0 <= self.teacher_seed < 2**32:
             raise ValueError(f"algorithm.teacher_seed: {self.teacher_seed} must be 0 to 2**32 - 1")
+        if not isinstance(self.teacher_algorithm, Mapping | None):
+            raise ValueError(
+                f"algorithm.teacher_algorithm: {self.teacher_algorithm!r} must be null or a "
+                "mapping, such as {name: mappo}"
+            )
         self.teacher_algorithm = dict(self.teacher_algorithm or {})
         if self.teacher_algorithm:
             self.teacher_config()

@@ -227,7 +227,7 @@ def _siblings(key: str, overrides: list[str], compose: Compose) -> list[str]:
     with contextlib.suppress(HydraException, OmegaConfBaseException):
         cfg = compose([o for o, name in names.items() if "." not in name and name != key])
         parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
-        return [str(name) for name in parent]
+        return [str(name) for name in parent or ()]
     return []
 
 

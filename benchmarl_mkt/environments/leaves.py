@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
 Leaves = dict[str | tuple[str, str], Tensor]
+
+
+def nest(
+    leaves: Leaves, batch: Sequence[int], groups: Mapping[str, Sequence[str]], device: DEVICE_TYPING
+) -> TensorDict:
+    """Return the tensordict [*batch] of flat entries.
+
+    Args:
+        leaves: the entries, every one with ``batch`` in front.
+        batch: the batch size.
+        groups: group -> its agents; they are the last dimension of the group's batch.
+        device: where the entries are.
+    """
+    nested: dict[str, Any] = {k: v for k, v in leaves.items() if isinstance(k, str)}
+    for part in {k[0]: None for k in leaves if isinstance(k, tuple)}:
+        entries = {k[1]: v for k, v in leaves.items() if k[0] == part}
+        agents = [len(groups[part])] if part in groups else []
+        nested[part] = TensorDict(entries, [*batch, *agents], device=device)
+    return TensorDict(nested, batch, device=device)
 
 
 class LeavesEnv(EnvBase):
@@ -28,7 +49,10 @@ class LeavesEnv(EnvBase):
 
     @abstractmethod
     def reset_leaves(self, mask: Tensor | None) -> Leaves:
-        """Reset the copies of ``mask`` (bool [num_envs] or [num_envs, 1]; all, if None)."""
+        """Reset the copies of ``mask`` (bool [num_envs] or [num_envs, 1]; all, if None).
+
+        The others show what they showed.
+        """
 
     @abstractmethod
     def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
@@ -42,11 +66,5 @@ class LeavesEnv(EnvBase):
         return self._nested(self.step_leaves(tensordict))
 
     def _nested(self, leaves: Leaves) -> TensorDict:
-        """The tensordict of these entries; a group's has the agents in its batch."""
-        nested: dict[str, Any] = {k: v for k, v in leaves.items() if isinstance(k, str)}
-        for part in {k[0]: None for k in leaves if isinstance(k, tuple)}:
-            entries = {k[1]: v for k, v in leaves.items() if k[0] == part}
-            members = self.group_map.get(part)
-            batch = self.batch_size if members is None else (*self.batch_size, len(members))
-            nested[part] = TensorDict(entries, batch, device=self.device)
-        return TensorDict(nested, self.batch_size, device=self.device)
+        """The tensordict of these entries."""
+        return nest(leaves, self.batch_size, self.group_map, self.device)

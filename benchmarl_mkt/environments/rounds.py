@@ -6,21 +6,22 @@ algorithms work on it unchanged.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Categorical, Composite, Unbounded
-from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.common import done_leaves
+from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.team import Team, TeamStep
 from benchmarl_mkt.environments.wins import TEAMS_WON
 
 
-class MultiTaskEnv(EnvBase):
+class MultiTaskEnv(LeavesEnv):
     """K teams in synchronised rounds; batch size ``[num_envs]`` = B.
 
     A round ends, and the root ``done`` is true, when all K teams have finished their episode. A
@@ -47,6 +48,7 @@ class MultiTaskEnv(EnvBase):
         self.group_map = {team.name: team.agents for team in teams}
         self.max_steps = max(team.max_steps for team in teams)
         self._finished = {name: self._flags() for name in self.teams}
+        self._idle = dict(self._finished)  # before the last step
         self._with_wins = [team.name for team in teams if team.knows_wins]
         self._make_specs()
         if seed is not None:
@@ -91,69 +93,49 @@ class MultiTaskEnv(EnvBase):
         for index, team in enumerate(self.teams.values()):
             team.set_seed(None if seed is None else seed + 1009 * index)
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
-        mask = None if tensordict is None else tensordict.get("_reset", None)
+    def reset_leaves(self, mask: Tensor | None) -> Leaves:
         mask = ~self._flags() if mask is None else mask.view(self.batch_size)
         steps = {name: team.reset(mask) for name, team in self.teams.items()}
-        for finished in self._finished.values():
-            finished &= ~mask
-        return self._output(steps, self._finished, with_reward=False)
+        for flags in (self._finished, self._idle):
+            flags.update({name: flag & ~mask for name, flag in flags.items()})
+        leaves = self._output(steps)
+        for name in self.teams:
+            del leaves[name, "reward"]
+        return leaves
 
-    def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        idle = dict(self._finished)
+    def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
+        self._idle.update(self._finished)
         steps = {
-            name: team.step(tensordict.get((name, "action")), ~self._finished[name])
+            name: team.step(data.get((name, "action")), ~self._idle[name])
             for name, team in self.teams.items()
         }
         for name, step in steps.items():
-            self._finished[name] = self._finished[name] | step.terminated | step.truncated
-        return self._output(steps, idle, with_reward=True)
+            self._finished[name] = self._idle[name] | step.terminated | step.truncated
+        return self._output(steps)
 
-    def _output(
-        self, steps: Mapping[str, TeamStep], idle: Mapping[str, Tensor], with_reward: bool
-    ) -> TensorDict:
-        """Assemble the teams' steps; ``idle`` [B] tells which were idle before this one.
+    def _output(self, steps: Mapping[str, TeamStep]) -> Leaves:
+        """Assemble the teams' steps.
 
         The step that ends an episode keeps its true mask, since a value may bootstrap from its
         observation, unless nothing is available in it.
         """
-        out = TensorDict(
-            {
-                "state": TensorDict(
-                    {name: step.state for name, step in steps.items()}, self.batch_size
-                ),
-                "active": TensorDict(
-                    {name: ~self._finished[name].unsqueeze(-1) for name in steps}, self.batch_size
-                ),
-            },
-            batch_size=self.batch_size,
-            device=self.device,
-        )
-        if self._with_wins:
-            wins = {name: steps[name].won.unsqueeze(-1) for name in self._with_wins}
-            out[TEAMS_WON] = TensorDict(wins, self.batch_size, device=self.device)
-        ended = torch.stack(list(self._finished.values())).all(0)
-        terminated = torch.stack([step.terminated for step in steps.values()]).all(0)
-        out.update(_done_flags(ended.unsqueeze(-1), (ended & terminated).unsqueeze(-1)))
+        ended = functools.reduce(torch.logical_and, self._finished.values())
+        terminated = functools.reduce(torch.logical_and, (s.terminated for s in steps.values()))
+        leaves: Leaves = _done_flags(ended.unsqueeze(-1), (ended & terminated).unsqueeze(-1))
         for name, step in steps.items():
-            n_agents = step.observation.shape[1]
-            finished = self._finished[name]
-            per_agent = finished.view(-1, 1, 1).expand(-1, n_agents, 1)
-            open_mask = idle[name].view(-1, 1, 1) | ~step.action_mask.any(-1, keepdim=True)
-            content = {
-                "observation": step.observation,
-                "action_mask": step.action_mask | (per_agent & open_mask),
-                **_done_flags(
-                    per_agent.clone(),
-                    per_agent & step.terminated.view(-1, 1, 1),
-                ),
-            }
-            if with_reward:
-                content["reward"] = step.reward.view(-1, 1, 1).expand(-1, n_agents, 1).clone()
-            out[name] = TensorDict(
-                content, batch_size=(*self.batch_size, n_agents), device=self.device
-            )
-        return out
+            finished, idle = self._finished[name], self._idle[name]
+            per_agent = finished.view(-1, 1, 1).expand(-1, step.observation.shape[1], 1)
+            open_mask = idle.view(-1, 1, 1) | ~step.action_mask.any(-1, keepdim=True)
+            ends = _done_flags(per_agent.clone(), per_agent & step.terminated.view(-1, 1, 1))
+            leaves |= {(name, flag): value for flag, value in ends.items()}
+            leaves[name, "observation"] = step.observation
+            leaves[name, "action_mask"] = step.action_mask | (per_agent & open_mask)
+            leaves[name, "reward"] = step.reward.view(-1, 1, 1).expand_as(per_agent).clone()
+            leaves["state", name] = step.state
+            leaves["active", name] = ~finished.unsqueeze(-1)
+            if name in self._with_wins:
+                leaves[TEAMS_WON, name] = step.won.unsqueeze(-1)
+        return leaves
 
     def close(self, **kwargs: Any) -> None:
         """Close every team's environment."""

@@ -7,6 +7,7 @@ StarCraft; ``benchmarks/smax.md`` says how it differs from SMAC.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from benchmarl_mkt.environments.common import ShippedTask, done_leaves
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.smax_scenarios import SCENARIOS
 from benchmarl_mkt.environments.wins import WON
+
+if TYPE_CHECKING:  # needs JaxMARL
+    from benchmarl_mkt.environments.smax_battle import View
 
 
 class SmaxEnv(LeavesEnv):
@@ -59,7 +63,7 @@ class SmaxEnv(LeavesEnv):
 
         super().__init__(device=device, batch_size=[num_envs])
         self.max_steps = SCENARIOS[scenario].max_steps if max_steps is None else max_steps
-        self.field = battlefield(scenario)
+        self.field = battlefield(scenario, self.max_steps)
         self.group_map = {GROUP: [f"ally_{i}" for i in range(self.field.n_agents)]}
         self.set_seed(seed)
         self._make_specs()
@@ -90,38 +94,34 @@ class SmaxEnv(LeavesEnv):
 
     def _set_seed(self, seed: int | None) -> None:
         seeds = np.random.SeedSequence(seed).generate_state(self.batch_size[0])
-        self._battles = self.field.empty(seeds)
+        self._battles = self.field.slots(seeds)
 
     def reset_leaves(self, mask: Tensor | None) -> Leaves:
         chosen = (
             np.ones(self.batch_size, dtype=bool) if mask is None else mask.view(-1).cpu().numpy()
         )
-        self._battles = self.field.restart(self._battles, chosen)
-        leaves = self._leaves()
+        self._battles, view = self.field.restart(self._battles, chosen)
+        leaves = self._leaves(view)
         del leaves[GROUP, "reward"]
         return leaves
 
     def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
         actions = data.get((GROUP, "action")).to("cpu", torch.int32).numpy()
-        self._battles = self.field.step(self._battles, actions)
-        return self._leaves()
+        self._battles, view = self.field.step(self._battles, actions)
+        return self._leaves(view)
 
-    def _leaves(self) -> Leaves:
-        """Copies of what the battles show: JAX's arrays must never be written to."""
-        view = type(self._battles.view)(
-            *(torch.from_numpy(np.array(leaf)).to(self.device) for leaf in self._battles.view)
-        )
-        reward = view.reward.view(-1, 1, 1).repeat(1, self.field.n_agents, 1)
-        truncated = (view.steps >= self.max_steps) & ~view.terminated
+    def _leaves(self, view: View) -> Leaves:
+        """What the battles show."""
+        shown = type(view)(*(torch.from_numpy(array).to(self.device) for array in view))
         return {
-            (GROUP, "observation"): view.observation,
-            (GROUP, "action_mask"): view.action_mask,
-            (GROUP, "reward"): reward,
-            "state": view.state,
-            WON: view.won,
-            "done": (view.terminated | truncated).unsqueeze(-1),
-            "terminated": view.terminated.unsqueeze(-1),
-            "truncated": truncated.unsqueeze(-1),
+            (GROUP, "observation"): shown.observation,
+            (GROUP, "action_mask"): shown.action_mask,
+            (GROUP, "reward"): shown.reward,
+            "state": shown.state,
+            WON: shown.won,
+            "done": shown.done,
+            "terminated": shown.terminated,
+            "truncated": shown.truncated,
         }
 
     def render(self, mode: str = "rgb_array", pixels: int = 300) -> np.ndarray:

@@ -55,38 +55,52 @@ if jax.config.jax_compilation_cache_dir is None:
 class View(NamedTuple):
     """What the allies show, for B battles, N allies, A actions, S state entries."""
 
-    observation: jax.Array  # [B, N, D] float32
-    action_mask: jax.Array  # [B, N, A] bool
-    state: jax.Array  # [B, S] float32 within [-1, 1]
-    reward: jax.Array  # [B] float32
-    terminated: jax.Array  # [B] bool: one army is dead
-    steps: jax.Array  # [B] int32: steps of the episode so far
-    won: jax.Array  # [B] bool: an ally is alive and no enemy
+    observation: np.ndarray  # [B, N, D] float32
+    action_mask: np.ndarray  # [B, N, A] bool
+    state: np.ndarray  # [B, S] float32 within [-1, 1]
+    reward: np.ndarray  # [B, N, 1] float32: the team's, for each of them
+    terminated: np.ndarray  # [B, 1] bool: one army is dead
+    truncated: np.ndarray  # [B, 1] bool: it is the last step, and both are alive
+    done: np.ndarray  # [B, 1] bool: one of the two
+    won: np.ndarray  # [B] bool: an ally is alive and no enemy
+
+
+class Battle(NamedTuple):
+    """A battle, or B of them with B in front: what its next step needs, and what it shows.
+
+    It shows two arrays, since every array that leaves JAX takes its time.
+    """
+
+    key: jax.Array  # [2], a random state
+    state: Any  # SMAX's own
+    enemies: jax.Array  # [E, D] float32: what the E enemies see
+    numbers: jax.Array  # [N D + S + N] float32: observations, state, rewards
+    flags: jax.Array  # [N A + 4] bool: masks, terminated, truncated, done, won
 
 
 class Battles(NamedTuple):
-    """Running battles: what the next step needs, and what they show."""
+    """B slots, each with a battle that runs and one that waits to be the next."""
 
-    keys: jax.Array  # [B, 2], a random state for each
-    states: Any  # SMAX's own state, every leaf with B in front
-    enemies: jax.Array  # [B, E, D] float32: what the E enemies see
-    view: View
+    running: Battle
+    waiting: Battle
+    keys: jax.Array  # [B, 2], the random state of each slot's battles to come
+    used: np.ndarray | None = None  # slots whose waiting battle runs, and has to be replaced
 
 
 class Battlefield:
     """Compiled functions of one scenario; use :func:`battlefield`, which keeps them.
 
-    ``restart(battles, mask [B])`` and ``step(battles, actions [B, N])`` give :class:`Battles`.
     Nothing is reset by a step: the last observation is the true one. An action that is not
-    available does nothing, as in SMAX.
+    available does nothing, as in SMAX. A slot's next battle is prepared while somebody else
+    computes, so that nobody waits for it.
 
     Args:
-        name: one of :data:`~benchmarl_mkt.environments.smax_scenarios.SCENARIOS`. Its step limit
-            is left to the caller.
+        name: one of :data:`~benchmarl_mkt.environments.smax_scenarios.SCENARIOS`.
+        max_steps: length of an episode at most.
     """
 
-    def __init__(self, name: str):
-        scenario = SCENARIOS[name]
+    def __init__(self, name: str, max_steps: int):
+        scenario, self.max_steps = SCENARIOS[name], max_steps
         sizes = len(scenario.allies), len(scenario.enemies)
         units = jnp.array(scenario.unit_types, dtype=jnp.uint8)
         self.env = HeuristicEnemySMAX(
@@ -98,32 +112,62 @@ class Battlefield:
         self.n_actions = self.env.num_ally_actions
         self.state_size = self.env.state_size
         self._scale = self._state_scale(units)
-        self.step = jax.jit(jax.vmap(self._step))
-        self._restart_rows = jax.jit(self._restart)
         self._keys = jax.jit(jax.vmap(jax.random.PRNGKey))
-        self._empty: dict[int, Battles] = {}
+        self._begin = jax.jit(jax.vmap(self._start))
+        self._proceed = jax.jit(jax.vmap(self._step))
+        self._place_rows, self._prepare_rows = jax.jit(_place), jax.jit(self._prepare)
 
-    def empty(self, seeds: Any) -> Battles:
-        """Battles that have yet to be restarted, one for each of ``seeds`` (uint32 [B])."""
-        keys = self._keys(seeds)
-        if len(seeds) not in self._empty:  # tracing takes longer than many steps
-            shapes = jax.eval_shape(jax.vmap(self._start), keys)
-            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-            self._empty[len(seeds)] = zeros
-        return self._empty[len(seeds)]._replace(keys=keys)
+    def slots(self, seeds: np.ndarray) -> Battles:
+        """Slots, one for each of ``seeds`` (uint32 [B]), where no battle has been started."""
+        waiting, keys = self._begin(self._keys(seeds))
+        return Battles(jax.tree.map(jnp.zeros_like, waiting), waiting, keys)
 
-    def restart(self, battles: Battles, mask: np.ndarray) -> Battles:
-        """Start the battles of ``mask`` [B] anew: mostly few, for which a whole batch is wasted."""
+    def restart(self, battles: Battles, mask: np.ndarray) -> tuple[Battles, View]:
+        """Start the next battles in the slots of ``mask`` [B]; the others show what they showed."""
+        battles = self._replace_used(battles)
+        running, waiting = battles.running, battles.waiting
+        numbers, flags = np.array(running.numbers), np.array(running.flags)
         rows = np.flatnonzero(mask)
-        if len(rows) == 0:
+        if len(rows):
+            numbers[rows] = np.asarray(waiting.numbers)[rows]
+            flags[rows] = np.asarray(waiting.flags)[rows]
+            running = self._place_rows(running, waiting, mask)
+            # Mostly few: each of two sizes is compiled once, and some rows repeat.
+            used = np.resize(rows, FEW if len(rows) <= FEW else len(mask))
+            battles = battles._replace(running=running, used=used)
+        return battles, self._view(numbers, flags)
+
+    def step(self, battles: Battles, actions: np.ndarray) -> tuple[Battles, View]:
+        """Step all battles by ``actions`` [B, N] int32."""
+        running = self._proceed(battles.running, actions)
+        battles = self._replace_used(battles._replace(running=running))  # meanwhile
+        return battles, self._view(np.array(running.numbers), np.array(running.flags))
+
+    def _replace_used(self, battles: Battles) -> Battles:
+        if battles.used is None:
             return battles
-        count = FEW if len(rows) <= FEW else len(mask)  # each is compiled once; some rows repeat
-        return self._restart_rows(battles, np.resize(rows, count))
+        fresh = self._prepare_rows(battles.waiting, battles.keys, battles.used)
+        return Battles(battles.running, *fresh)
 
     def units(self, battles: Battles, slot: int) -> tuple[Any, np.ndarray, np.ndarray]:
         """Return SMAX's state of one battle, and of every unit type its radius and full health."""
-        state = jax.tree.map(lambda leaf: np.asarray(leaf[slot]), battles.states.state)
+        state = jax.tree.map(lambda leaf: np.asarray(leaf[slot]), battles.running.state.state)
         return state, np.asarray(self.env.unit_type_radiuses), np.asarray(self.env.unit_type_health)
+
+    def _view(self, numbers: np.ndarray, flags: np.ndarray) -> View:
+        """Take what battles show apart; it must be a copy, JAX's arrays are never written to."""
+        agents, seen = self.n_agents, self.n_agents * self.observation_size
+        per_agent = (len(numbers), agents, -1)
+        return View(
+            observation=numbers[:, :seen].reshape(per_agent),
+            action_mask=flags[:, :-4].reshape(per_agent),
+            state=numbers[:, seen:-agents],
+            reward=numbers[:, -agents:, None],
+            terminated=flags[:, -4:-3],
+            truncated=flags[:, -3:-2],
+            done=flags[:, -2:-1],
+            won=flags[:, -1],
+        )
 
     def _state_scale(self, units: jax.Array) -> jax.Array:
         """Factors [S] for SMAX's world state: it has positions up to 32, seconds and unit types."""
@@ -134,53 +178,66 @@ class Battlefield:
         types = jnp.full(len(units), 1 / (env.unit_type_bits - 1))
         return jnp.concatenate([factors.reshape(-1), jnp.ones(len(units)), types])
 
-    def _start(self, key: jax.Array) -> Battles:
-        key, own = jax.random.split(key)
-        _, state = self.env.reset(own)
-        return self._battle(key, state, self.env.get_all_unit_obs(state), 0.0)
+    def _start(self, key: jax.Array) -> tuple[Battle, jax.Array]:
+        """A slot's next battle, and the slot's random state after it."""
+        key, own, begins = jax.random.split(key, 3)
+        _, state = self.env.reset(begins)
+        return self._battle(own, state, self.env.get_all_unit_obs(state), 0.0), key
 
-    def _restart(self, battles: Battles, rows: jax.Array) -> Battles:
-        fresh = jax.vmap(self._start)(battles.keys[rows])
-        return jax.tree.map(lambda new, old: old.at[rows].set(new), fresh, battles)
+    def _prepare(
+        self, waiting: Battle, keys: jax.Array, rows: jax.Array
+    ) -> tuple[Battle, jax.Array]:
+        """Replace the waiting battles of ``rows``."""
+        fresh, following = jax.vmap(self._start)(keys[rows])
+        replaced = jax.tree.map(lambda new, old: old.at[rows].set(new), fresh, waiting)
+        return replaced, keys.at[rows].set(following)
 
-    def _step(self, battles: Battles, actions: jax.Array) -> Battles:
+    def _step(self, battle: Battle, actions: jax.Array) -> Battle:
         """What ``env.step_env`` does, bit by bit, but what enemies see is not computed again."""
-        env, before = self.env, battles.states
-        key, own = jax.random.split(battles.keys)
+        env, before = self.env, battle.state
+        key, own = jax.random.split(battle.key)
         _, enemies_own = jax.random.split(own)
-        chosen, memory = env.get_enemy_actions(
-            enemies_own, before.enemy_policy_state, battles.enemies
+        chosen, plans = env.get_enemy_actions(
+            enemies_own, before.enemy_policy_state, battle.enemies
         )
         chosen.update({agent: actions[i] for i, agent in enumerate(env.agents)})
         seen, game, rewards, _, _ = env._env.step_env(own, before.state, chosen)
-        state = before.replace(state=game, enemy_policy_state=memory)
+        state = before.replace(state=game, enemy_policy_state=plans)
         reward = REWARD_SCALE * rewards[env.agents[0]]  # the team's, the same for all
         return self._battle(key, state, seen, reward)
 
     def _battle(
         self, key: jax.Array, state: Any, seen: dict[str, jax.Array], reward: jax.Array | float
-    ) -> Battles:
+    ) -> Battle:
         """Put a battle together; ``seen`` are all units' observations."""
-        enemies = jnp.stack([seen[agent] for agent in self.env.enemy_agents])
-        return Battles(key, state, enemies, self._view(seen, state, reward))
-
-    def _view(self, observations: dict, state: Any, reward: jax.Array | float) -> View:
-        env, alive = self.env, state.state.unit_alive
+        env = self.env
+        alive, last = state.state.unit_alive, state.state.step >= self.max_steps
         allies, enemies = alive[: self.n_agents].any(), alive[self.n_agents :].any()
+        both = allies & enemies
         masks = env.get_avail_actions(state)
-        return View(
-            observation=jnp.stack([observations[agent] for agent in env.agents]),
-            action_mask=jnp.stack([masks[agent] for agent in env.agents]).astype(bool),
-            # A weapon that is not used cools down below zero, without end.
-            state=jnp.clip(env.get_world_state(state) * self._scale, -1, 1),
-            reward=jnp.asarray(reward, jnp.float32),
-            terminated=~(allies & enemies),
-            steps=state.state.step,
-            won=allies & ~enemies,
+        # A weapon that is not used cools down below zero, without end.
+        world = jnp.clip(env.get_world_state(state) * self._scale, -1, 1)
+        rewards = jnp.full(self.n_agents, reward, jnp.float32)
+        ends = jnp.array([~both, both & last, ~both | last, allies & ~enemies])
+        return Battle(
+            key,
+            state,
+            jnp.stack([seen[agent] for agent in env.enemy_agents]),
+            jnp.concatenate([*(seen[agent] for agent in env.agents), world, rewards]),
+            jnp.concatenate([*(masks[agent].astype(bool) for agent in env.agents), ends]),
         )
 
 
+def _place(running: Battle, waiting: Battle, mask: jax.Array) -> Battle:
+    """Let the waiting battles of ``mask`` [B] run."""
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, waiting, running)
+
+
 @functools.cache
-def battlefield(name: str) -> Battlefield:
+def battlefield(name: str, max_steps: int) -> Battlefield:
     """Return the one battlefield of a scenario: training and evaluation share what is compiled."""
-    return Battlefield(name)
+    return Battlefield(name, max_steps)

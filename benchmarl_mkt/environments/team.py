@@ -264,9 +264,8 @@ class Team:
         if elapsed is None:
             reward, terminated, truncated = never.float(), never, never
         else:
-            rewards = torch.cat(
-                [data.get((group, "reward")).flatten(1) for group in self._groups], 1
-            )
+            parts = [data.get((group, "reward")).flatten(1) for group in self._groups]
+            rewards = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             reward = rewards.mean(1) if self._mean_reward else rewards.sum(1)
             terminated = data.get("terminated").flatten(1).any(1)
             ended = data.get("done").flatten(1).any(1) | (elapsed >= self.max_steps)
@@ -278,6 +277,8 @@ class Team:
         """Availability [B, N, A]: the task's own masks, and false for padded actions."""
         if not self._has_mask:
             return self._existing
+        if len(self._groups) == 1:  # nothing to pad
+            return data.get((self._groups[0], "action_mask"))
         masks = torch.zeros_like(self._existing)
         for group, (start, stop), count in zip(self._groups, self._spans, self._counts):
             masks[:, start:stop, :count] = data.get((group, "action_mask"))

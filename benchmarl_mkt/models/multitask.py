@@ -76,6 +76,7 @@ class MultiTaskModel(Model):
         self.trunk = self._shared_trunk(dict(trunk))
         self.head = nn.Linear(feature_size, self.output_leaf_spec.shape[-1], device=self.device)
         self._input_keys = list(self.in_keys)
+        self._input_dims = [self.input_spec[key].ndim - leading for key in self.in_keys]
         self._hidden = list(self.trunk_state_keys(trunk))
         if self._hidden:
             keys = [(self.agent_group, key) for key in self._hidden]
@@ -144,11 +145,12 @@ class MultiTaskModel(Model):
         features = self.activate(out.get(_OUT).squeeze(1))
         return self.head(features).view(*lead, -1)
 
-    def read(self, tensordict: TensorDictBase) -> Tensor:
+    def read(self, entries: TensorDictBase | Mapping[Any, Tensor]) -> Tensor:
         """Concatenate the model's input entries: [*B, N, d]; N is 1 if centralised."""
-        lead = len(tensordict.batch_size) + (1 if self.input_has_agent_dim else 0)
-        inputs = [tensordict.get(key) for key in self._input_keys]
-        flat = [entry.flatten(lead) if entry.ndim > lead + 1 else entry for entry in inputs]
+        flat = []
+        for key, dims in zip(self._input_keys, self._input_dims):
+            entry = entries.get(key)
+            flat.append(entry.flatten(-dims) if dims > 1 else entry)
         data = flat[0] if len(flat) == 1 else torch.cat(flat, -1)
         if self.centralised:  # all agents in one row; the row is one "agent"
             data = data.flatten(-2) if self.input_has_agent_dim else data
@@ -223,15 +225,14 @@ def _features(trunk: Trunk, inputs: list[Tensor], is_init: Tensor | None) -> lis
     """Apply F to inputs [*B_k, N_k, e] of several tasks at once; rows [M_k, f] in their order."""
     if is_init is None:
         rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
-        joined = {_IN: _join(rows)}
-    else:  # an agent's sequence is a row: [B, T, N, e] to [B N, T, 1, e]
-        rows = [x.transpose(1, 2).flatten(0, 1).unsqueeze(2) for x in inputs]
-        starts = [is_init.repeat_interleave(x.shape[2], 0) for x in inputs]
-        joined = {_IN: _join(rows), "is_init": _join(starts)}
-    batch = joined[_IN].shape[: 1 if is_init is None else 2]
+        features = trunk.mlp[0](_join(rows))  # BenchMARL's MLP without the tensordicts around it
+        return list(features.split([len(part) for part in rows]))
+    # an agent's sequence is a row: [B, T, N, e] to [B N, T, 1, e]
+    rows = [x.transpose(1, 2).flatten(0, 1).unsqueeze(2) for x in inputs]
+    starts = [is_init.repeat_interleave(x.shape[2], 0) for x in inputs]
+    joined = {_IN: _join(rows), "is_init": _join(starts)}
+    batch = joined[_IN].shape[:2]
     parts = trunk(TensorDict(joined, batch)).get(_OUT).split([len(part) for part in rows])
-    if is_init is None:
-        return list(parts)
     return [
         part.view(x.shape[0], x.shape[2], x.shape[1], -1).transpose(1, 2).flatten(0, 2)
         for part, x in zip(parts, inputs)

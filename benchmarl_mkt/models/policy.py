@@ -11,7 +11,9 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from benchmarl_mkt.models.multitask import MultiTaskModel, network_outputs
-from benchmarl_mkt.objectives.td import greedy_actions, random_actions
+from benchmarl_mkt.objectives.td import epsilon_greedy_actions, greedy_actions
+
+Actions = dict[tuple[str, str], Tensor]
 
 
 class EpsilonGreedyPolicy(TensorDictModuleBase):
@@ -56,24 +58,35 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write every task's actions."""
-        explores = exploration_type() in (ExplorationType.RANDOM, None)
-        for task, values in self._values(tensordict).items():
-            mask = tensordict.get((task, "action_mask"))
-            actions = greedy_actions(values, mask)
-            if explores:
-                at_random = torch.rand(actions.shape, device=actions.device) < self.eps
-                actions = torch.where(at_random, random_actions(mask), actions)
-            tensordict.set((task, "action"), actions)
-        return tensordict
+        return tensordict.update(self.act(tensordict))
 
-    def _values(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def act(self, entries: TensorDictBase | Mapping[tuple[str, str], Tensor]) -> Actions:
+        """Return every task's actions; without hidden states a plain mapping is enough."""
+        explores = exploration_type() in (ExplorationType.RANDOM, None)
+        chosen = {}
+        for task, values in self._values(entries).items():
+            mask = entries.get((task, "action_mask"))
+            chosen[task, "action"] = (
+                epsilon_greedy_actions(values, mask, self.eps)
+                if explores
+                else greedy_actions(values, mask)
+            )
+        return chosen
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether a team has hidden states."""
+        return any(agent.is_recurrent for agent in self.agents.values())
+
+    def _values(self, entries: TensorDictBase | Mapping) -> dict[str, Tensor]:
         """Every task's action values; a trunk without hidden states runs once for all."""
         agents = dict(self.agents.items())
         first = next(iter(agents.values()))
         trunk = first.trunk
         if any(agent.is_recurrent or agent.trunk is not trunk for agent in agents.values()):
-            return {task: agent.evaluate(tensordict) for task, agent in agents.items()}
+            return {task: agent.evaluate(entries) for task, agent in agents.items()}
         embeddings = {task: agent.embedding for task, agent in agents.items()}
         heads = {task: agent.head for task, agent in agents.items()}
-        inputs = {task: agent.read(tensordict) for task, agent in agents.items()}
+        inputs = {task: agent.read(entries) for task, agent in agents.items()}
         return network_outputs(embeddings, trunk, heads, inputs, activate=first.activate)

@@ -27,6 +27,16 @@ def greedy_actions(values: Tensor, mask: Tensor | None = None) -> Tensor:
     return values.argmax(-1)
 
 
+def epsilon_greedy_actions(values: Tensor, mask: Tensor, eps: Tensor | float) -> Tensor:
+    """Best available action of each agent or, with probability ``eps``, a uniformly random one.
+
+    [*B, n_agents, n_actions], both, to [*B, n_agents].
+    """
+    at_random = torch.rand(values.shape[:-1], device=values.device) < eps
+    scores = torch.rand(values.shape, device=values.device)
+    return greedy_actions(torch.where(at_random.unsqueeze(-1), scores, values), mask)
+
+
 def random_actions(mask: Tensor) -> Tensor:
     """Draw uniformly among the available actions: bool [*B, n_actions] to [*B]."""
     return torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0).argmax(-1)

@@ -73,7 +73,8 @@ def test_values_above_any_possible_return_are_warned_of_once(
 def test_configuration_equals_its_yaml_and_its_defaults():
     assert MktConfig.get_from_yaml() == MktConfig()
     content = yaml.safe_load((conf_path() / "algorithm" / "mkt.yaml").read_text())
-    assert {**content["algorithm"], "teachers": {}} == asdict(MktConfig())  # null is none named
+    nothing = {"teachers": {}, "teacher_algorithm": {}}  # null
+    assert {**content["algorithm"], **nothing} == asdict(MktConfig())
 
 
 def test_the_papers_configuration_differs_where_we_chose_otherwise():
@@ -106,6 +107,7 @@ def test_teachers_are_trained_by_td_alone():
         ({"hysteresis": 1.5}, r"^algorithm\.hysteresis: 1\.5 must lie in \(0, 1\]"),
         ({"teacher_algorithm": {"update": "joint"}}, r"^algorithm\.teacher_algorithm: .*'update'"),
         ({"teacher_algorithm": {"mixer": "sum"}}, r"^algorithm\.mixer: 'sum'"),
+        ({"teacher_algorithm": "mappo"}, r"^algorithm\.teacher_algorithm: 'mappo' must be null or"),
         ({"teacher_algorithm": {"name": "coma"}}, r"teacher_algorithm\.name: 'coma' must be mkt"),
         ({"teacher_algorithm": {"name": "maddpg"}}, r"'maddpg' must be mkt or one of \['i"),
         ({"teacher_algorithm": {"name": "vdn", "mixer": "vdn"}}, r"'mixer'\]; vdn has \['delay"),

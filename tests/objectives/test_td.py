@@ -10,10 +10,12 @@ from torchrl.objectives.value.functional import td_lambda_return_estimate
 
 from benchmarl_mkt.objectives.td import (
     chosen_values,
+    epsilon_greedy_actions,
     greedy_actions,
     hysteretic_square,
     lambda_targets,
     masked_mean,
+    random_actions,
     standardise_rewards,
     td_targets,
 )
@@ -60,6 +62,18 @@ def test_greedy_takes_the_best_available_action():
     mask = torch.tensor([[[True, False, True], [True, False, False]]])
     assert greedy_actions(values).tolist() == [[1, 1]]
     assert greedy_actions(values, mask).tolist() == [[2, 0]]
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.4, 1.0])
+def test_epsilon_greedy_actions_are_greedy_or_random_ones(eps):
+    """From the same random numbers: which agents explore first, then what they do."""
+    values, mask = torch.randn(50, 3, 4), torch.rand(50, 3, 4) < 0.6
+    mask[..., 0] |= ~mask.any(-1)
+    torch.manual_seed(0)
+    explores = torch.rand(50, 3) < eps
+    expected = torch.where(explores, random_actions(mask), greedy_actions(values, mask))
+    torch.manual_seed(0)
+    assert torch.equal(epsilon_greedy_actions(values, mask, eps), expected)
 
 
 @given(

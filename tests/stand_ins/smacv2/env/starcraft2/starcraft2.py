@@ -25,12 +25,12 @@ class StarCraft2Env:
         self.episode_limit = params["limit"]
         self.continuing_episode = continuing_episode
         self.n_actions = ATTACK + self.n_enemies
-        self._field = battlefield("3m")
-        self._battles = self._field.empty(np.array([0 if seed is None else seed], np.uint32))
+        self._field = battlefield("3m", 60)
+        self._battles = self._field.slots(np.array([0 if seed is None else seed], np.uint32))
         self._steps = None
 
     def reset(self, episode_config=None):
-        self._battles = self._field.restart(self._battles, np.ones(1, bool))
+        self._battles, self._view = self._field.restart(self._battles, np.ones(1, bool))
         self._steps = 0
         return self.get_obs(), self.get_state()
 
@@ -41,29 +41,29 @@ class StarCraft2Env:
             available = self.get_avail_agent_actions(agent)
             assert available[action] == 1, f"Agent {agent} cannot perform action {action}"
             chosen[0, agent] = _IN_SMAX[action] if action < ATTACK else action - 1
-        self._battles = self._field.step(self._battles, chosen)
+        self._battles, self._view = self._field.step(self._battles, chosen)
         self._steps += 1
-        view, alive = self._battles.view, self._alive()
+        view, alive = self._view, self._alive()
         info = {
             "battle_won": bool(view.won[0]),
             "dead_allies": int((~alive[: self.n_agents]).sum()),
             "dead_enemies": int((~alive[self.n_agents :]).sum()),
         }
-        terminated = bool(view.terminated[0])
+        terminated = bool(view.terminated[0, 0])
         if not terminated and self._steps >= self.episode_limit:
             terminated = True
             if self.continuing_episode:
                 info["episode_limit"] = True
-        return float(view.reward[0]), terminated, info
+        return float(view.reward[0, 0, 0]), terminated, info
 
     def _alive(self):
-        return np.asarray(self._battles.states.state.unit_alive[0])
+        return np.asarray(self._battles.running.state.state.unit_alive[0])
 
     def get_obs(self):
-        return [np.array(row) for row in self._battles.view.observation[0]]
+        return [np.array(row) for row in self._view.observation[0]]
 
     def get_state(self):
-        return np.array(self._battles.view.state[0])
+        return np.array(self._view.state[0])
 
     def get_obs_size(self):
         return self._field.observation_size
@@ -77,7 +77,7 @@ class StarCraft2Env:
     def get_avail_agent_actions(self, agent_id):
         if not self._alive()[agent_id]:
             return [1] + [0] * (self.n_actions - 1)
-        attacks = np.asarray(self._battles.view.action_mask[0, agent_id, 5:]).astype(int).tolist()
+        attacks = np.asarray(self._view.action_mask[0, agent_id, 5:]).astype(int).tolist()
         return [0, 1, 1, 1, 1, 1, *attacks]
 
     def get_total_actions(self):
