@@ -264,7 +264,7 @@ def measure_phases(folder: Path, repeats: int) -> dict[str, float]:
     fill(experiment)
     buffer, loss = experiment.replay_buffers[STUDENT], experiment.losses[STUDENT]
     optimizer = experiment.optimizers[STUDENT]["loss"]
-    updater, callback = experiment.target_updaters[STUDENT], experiment.callbacks[-1]
+    updater, callback = experiment.target_updaters[STUDENT], experiment.callbacks[0]
     kept: dict[str, Any] = {}
     phases = {
         "sample": lambda: kept.update(batch=buffer.sample()),

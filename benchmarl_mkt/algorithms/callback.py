@@ -55,7 +55,7 @@ class StudentCallback(Callback):
         experiment.optimizers = {STUDENT: experiment.optimizers[one_task]}
         experiment.group_policies = {STUDENT: algorithm.policy}
         experiment.collector = MultiTaskCollector(
-            experiment.collector, algorithm.policy, algorithm.teachers
+            experiment.collector, algorithm.teachers, algorithm.policy
         )
         # A run that is continued beyond its plan keeps to the plan's schedule.
         self._planned_frames = experiment.config.get_max_n_frames(False)

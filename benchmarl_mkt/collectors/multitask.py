@@ -20,30 +20,30 @@ class MultiTaskCollector:
     """Stands before a TorchRL collector of a :class:`~benchmarl_mkt.environments.MultiTaskEnv`.
 
     To every batch [B, T] it adds ``(task, "teacher_values")`` [B, T, N, A]: teachers are frozen,
-    so their values are computed once. It plays by itself, in plain dictionaries
-    (:class:`PlainRollouts`), unless the policy has hidden states or is on another device than the
-    environment, the first frames are random, or the environment has more transforms than
-    BenchMARL's sum of rewards: then TorchRL's collector plays.
+    so their values are computed once. If it knows the policy it plays by itself, in plain
+    dictionaries (:class:`PlainRollouts`), unless the policy has hidden states or is on another
+    device than the environment, the first frames are random, or the environment has more transforms
+    than BenchMARL's sum of rewards: then TorchRL's collector plays.
 
     Attribute ``rollouts`` is what plays plainly, None where TorchRL's collector does.
 
     Args:
         collector: the collector; anything not named here is passed on to it.
-        policy: what it acts by.
         teachers: task -> function from observations [B, T, N, D] and ``is_init`` [B, T, 1] to
             values [B, T, N, A]; a recurrent one starts every batch afresh, as the student does.
+        policy: what the collector acts by.
     """
 
     def __init__(
         self,
         collector: SyncDataCollector,
-        policy: EpsilonGreedyPolicy,
         teachers: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+        policy: EpsilonGreedyPolicy | None = None,
     ):
         self.collector, self.teachers = collector, dict(teachers)
         self.rollouts: PlainRollouts | None = None
         self._frames = 0
-        if _can_be_plain(collector, policy):
+        if policy is not None and _can_be_plain(collector, policy):
             env, steps = collector.env.base_env, collector.frames_per_batch
             self.rollouts = PlainRollouts(env, policy.act, steps)
 

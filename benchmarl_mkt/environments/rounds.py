@@ -121,13 +121,12 @@ class MultiTaskEnv(LeavesEnv):
         """
         ended = functools.reduce(torch.logical_and, self._finished.values())
         terminated = functools.reduce(torch.logical_and, (s.terminated for s in steps.values()))
-        leaves: Leaves = _done_flags(ended.unsqueeze(-1), (ended & terminated).unsqueeze(-1))
+        leaves = _ends(None, ended.unsqueeze(-1), (ended & terminated).unsqueeze(-1))
         for name, step in steps.items():
             finished, idle = self._finished[name], self._idle[name]
             per_agent = finished.view(-1, 1, 1).expand(-1, step.observation.shape[1], 1)
             open_mask = idle.view(-1, 1, 1) | ~step.action_mask.any(-1, keepdim=True)
-            ends = _done_flags(per_agent.clone(), per_agent & step.terminated.view(-1, 1, 1))
-            leaves |= {(name, flag): value for flag, value in ends.items()}
+            leaves |= _ends(name, per_agent.clone(), per_agent & step.terminated.view(-1, 1, 1))
             leaves[name, "observation"] = step.observation
             leaves[name, "action_mask"] = step.action_mask | (per_agent & open_mask)
             leaves[name, "reward"] = step.reward.view(-1, 1, 1).expand_as(per_agent).clone()
@@ -145,5 +144,7 @@ class MultiTaskEnv(LeavesEnv):
                 team.env.close()
 
 
-def _done_flags(done: Tensor, terminated: Tensor) -> dict[str, Tensor]:
-    return {"done": done, "terminated": terminated, "truncated": done & ~terminated}
+def _ends(group: str | None, done: Tensor, terminated: Tensor) -> Leaves:
+    """The three flags of an end, of a group or at the root."""
+    flags = {"done": done, "terminated": terminated, "truncated": done & ~terminated}
+    return {name if group is None else (group, name): flag for name, flag in flags.items()}

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from benchmarl.models import model_config_registry
+from benchmarl.models import Mlp, model_config_registry
 from benchmarl.models.common import Model, ModelConfig, parse_model_config
 from benchmarl.utils import _read_yaml_config
 from tensordict import TensorDict, TensorDictBase
@@ -224,8 +224,9 @@ def network_outputs(
 def _features(trunk: Trunk, inputs: list[Tensor], is_init: Tensor | None) -> list[Tensor]:
     """Apply F to inputs [*B_k, N_k, e] of several tasks at once; rows [M_k, f] in their order."""
     if is_init is None:
+        assert isinstance(trunk, Mlp), "a trunk with hidden states needs is_init"
         rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
-        features = trunk.mlp[0](_join(rows))  # BenchMARL's MLP without the tensordicts around it
+        features = trunk.mlp[0](_join(rows))  # without the tensordicts around it
         return list(features.split([len(part) for part in rows]))
     # an agent's sequence is a row: [B, T, N, e] to [B N, T, 1, e]
     rows = [x.transpose(1, 2).flatten(0, 1).unsqueeze(2) for x in inputs]

@@ -15,7 +15,7 @@ from benchmarl_mkt.collectors import MultiTaskCollector
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.models import MultiTaskMixer
 from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
-from benchmarl_mkt.objectives.td import greedy_actions, random_actions
+from benchmarl_mkt.objectives.td import epsilon_greedy_actions
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.teams import load_agents
 
@@ -73,10 +73,7 @@ def main(epochs: int = 4000, team: str | None = None, seed: int = 0) -> list[dic
         values = student({task: data[task, "observation"] for task in tasks})
         for task in tasks:
             mask = data[task, "action_mask"]
-            explore = torch.rand(mask.shape[:-1]) < epsilon
-            data[task, "action"] = torch.where(
-                explore, random_actions(mask), greedy_actions(values[task], mask)
-            )
+            data[task, "action"] = epsilon_greedy_actions(values[task], mask, epsilon)
         return data
 
     frames = epochs * STEPS

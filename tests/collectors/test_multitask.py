@@ -33,7 +33,7 @@ def make_collector(
         total_frames=batches * FRAMES,
         device="cpu",
     )
-    return MultiTaskCollector(inner, policy, teachers or {})
+    return MultiTaskCollector(inner, teachers or {}, policy)
 
 
 def test_teacher_values_are_the_teachers_forward():

@@ -71,7 +71,7 @@ def test_the_papers_labels():
     labels = read_labels(REPOSITORY / "benchmarks" / "paper_labels.yaml")
     assert next(iter(labels.methods)) == "mkt"
     smax = read_labels(REPOSITORY / "benchmarks" / "smax_labels.yaml")
-    assert next(iter(smax.methods)) == "mkt_smax"
+    assert next(iter(smax.methods)) == "mkt_smax_mappo"
     methods = {path.stem for path in (REPOSITORY / "conf" / "method").glob("*")}
     assert methods <= {*labels.methods, *smax.methods}
     grouped = set().union(*labels.groups.values())
