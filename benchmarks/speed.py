@@ -41,7 +41,7 @@ from benchmarl_mkt.teachers.load import build_model
 from benchmarl_mkt.teachers.store import write_teacher
 
 STUDENT = "student"
-BATTLES = ("2s3z", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m")
+BATTLES = ("2s3z", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m", "1s7z 2s6z 3s5z")  # the last: a set
 NO_SCORE = {"mean": 0.0, "low": 0.0, "high": 0.0, "episodes": 0}
 
 
@@ -490,42 +490,52 @@ def measure_smax(folder: Path, repeats: int) -> dict[str, float]:
     JaxMARL's is its jitted ``step`` with reset, as its own training loops call it.
     """
     import jax
-    import numpy as np
 
     copies, steps = 32, 25
     contenders: dict[str, Callable[[], None]] = {}
-    for name in BATTLES:
-        env = SmaxEnv(name, copies, seed=0)
-        env.reset()
-        raw, draw = env.field.env, np.random.default_rng(0)
-        shape = (copies, env.field.n_agents)
-        chosen = [draw.integers(0, env.field.n_actions, shape).astype(np.int32) for _ in range(9)]
-        raw_step = jax.jit(jax.vmap(raw.step))
+    for label in BATTLES:
+        names = label.split()
+        envs = [SmaxEnv(name, copies, seed=0) for name in names]
+        fields = [env.field.env for env in envs]
+        raw_steps = [jax.jit(jax.vmap(field.step)) for field in fields]
         keys = jax.random.split(jax.random.PRNGKey(0), copies)
-        states = [jax.jit(jax.vmap(raw.reset))(keys)[1]]
+        states = [jax.jit(jax.vmap(field.reset))(keys)[1] for field in fields]
+        chosen = [actions(env, 9) for env in envs]
+        for env in envs:
+            env.reset()
 
         def step_jaxmarl(
-            raw=raw, raw_step=raw_step, keys=keys, states=states, chosen=chosen
+            fields=fields, raw_steps=raw_steps, keys=keys, states=states, chosen=chosen
         ) -> None:
             for t in range(steps):
-                actions = {agent: chosen[t % 9][:, i] for i, agent in enumerate(raw.agents)}
-                states[0] = raw_step(keys, states[0], actions)[1]
-            jax.block_until_ready(states[0])
+                for k, field in enumerate(fields):
+                    named = {agent: chosen[k][t % 9][:, i] for i, agent in enumerate(field.agents)}
+                    states[k] = raw_steps[k](keys, states[k], named)[1]
+            jax.block_until_ready(states)
 
-        def step_ours(env=env, chosen=chosen) -> None:
+        def step_ours(envs=envs, chosen=chosen) -> None:
             for t in range(steps):
-                env.step_leaves({("agents", "action"): torch.from_numpy(chosen[t % 9])})
+                for env, own in zip(envs, chosen):
+                    env.step_leaves({("agents", "action"): torch.from_numpy(own[t % 9])})
 
-        task = MultiTaskClass("smax", {"tasks": [f"smax/{name}"], "reward": "mean"})
-        experiment = make_experiment(task, folder / name, False, copies, mixer="vdn")
-        contenders[f"{name}: JaxMARL"] = step_jaxmarl
-        contenders[f"{name}: environment"] = step_ours
-        contenders[f"{name}: collector"] = collect(experiment)
+        task = MultiTaskClass("smax", {"tasks": [f"smax/{n}" for n in names], "reward": "mean"})
+        experiment = make_experiment(task, folder / label, False, copies, mixer="vdn")
+        contenders[f"{label}: JaxMARL"] = step_jaxmarl
+        contenders[f"{label}: environment"] = step_ours
+        contenders[f"{label}: collector"] = collect(experiment)
     found = medians(contenders, max(repeats // 8, 10))
     return {name: copies * steps / (value / 1e3) for name, value in found.items()}
 
 
-def measure_replay(folder: Path) -> dict[str, float]:
+def actions(env: SmaxEnv, count: int) -> list[Any]:
+    """Random actions [B, N] int32 for ``count`` steps."""
+    import numpy as np
+
+    draw, shape = np.random.default_rng(0), (*env.batch_size, env.field.n_agents)
+    return [draw.integers(0, env.field.n_actions, shape).astype(np.int32) for _ in range(count)]
+
+
+def measure_replay(folder: Path, repeats: int) -> dict[str, float]:
     """(h): megabytes of replay per 1000 episodes against those of the data itself."""
     experiment = make_experiment(mpe(1), folder)
     fill(experiment)
@@ -539,6 +549,20 @@ def measure_replay(folder: Path) -> dict[str, float]:
         data = sum(tensor.nbytes for tensor in needed.values()) / len(buffer)
     scale = 1000 / 2**20
     return {"replay_mb": kept / length * scale, "data_mb": data * scale}
+
+
+PARTS: dict[str, Callable[[Path, int], dict]] = {
+    "updates": measure_updates,
+    "phases": measure_phases,
+    "collection": measure_collection,
+    "epoch": measure_epoch,
+    "growth": measure_growth,
+    "envs": measure_envs,
+    "agents": measure_agents,
+    "protocol": measure_protocol,
+    "smax": measure_smax,
+    "replay": measure_replay,
+}
 
 
 def report(found: dict[str, Any]) -> str:
@@ -598,28 +622,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/speed.json")
-    parser.add_argument("--parts", nargs="+", help="measure these alone; --out keeps the others")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, help="measure these alone; --out keeps the others"
+    )
     arguments = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
     benchmarl_mkt.register()
-    parts = {
-        "updates": measure_updates,
-        "phases": measure_phases,
-        "collection": measure_collection,
-        "epoch": measure_epoch,
-        "growth": measure_growth,
-        "envs": measure_envs,
-        "agents": measure_agents,
-        "protocol": measure_protocol,
-        "smax": measure_smax,
-        "replay": lambda folder, repeats: measure_replay(folder),
-    }
     found = json.loads(arguments.out.read_text()) if arguments.parts else {}
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
-        for name in arguments.parts or parts:
+        for name in arguments.parts or PARTS:
             (Path(place) / name).mkdir()
-            found[name] = parts[name](Path(place) / name, arguments.repeats)
+            found[name] = PARTS[name](Path(place) / name, arguments.repeats)
     text = report(found)
     sys.stdout.write(text + "\n")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -32,10 +32,11 @@ def registered() -> None:
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch) -> Path:
-    """An empty teacher store for every test, and a fixed random state."""
+    """An empty teacher store for every test, one thread, and a fixed random state."""
     store = tmp_path / "store"
     monkeypatch.setenv("BENCHMARL_MKT_STORE", str(store))
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # again: TorchRL may have changed it; a fork may hang with more
     return store
 
 

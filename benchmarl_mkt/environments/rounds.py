@@ -139,9 +139,12 @@ class MultiTaskEnv(LeavesEnv):
     def close(self, **kwargs: Any) -> None:
         """Close every team's environment."""
         super().close(**kwargs)
+        threads = torch.get_num_threads()
         for team in self.teams.values():
             if not team.env.is_closed:
                 team.env.close()
+        # TorchRL's SerialEnv gives threads back that it has not taken.
+        torch.set_num_threads(threads)
 
 
 def _ends(group: str | None, done: Tensor, terminated: Tensor) -> Leaves:

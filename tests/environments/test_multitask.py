@@ -502,3 +502,10 @@ def test_vmas_rewards_of_the_set_are_the_teams():
         env = team.task_class().get_env_fun(3, False, 0, "cpu")()
         reward = env.rollout(5)["next", "agents", "reward"]
         assert torch.equal(reward, reward[..., :1, :].expand_as(reward))
+
+
+def test_closing_leaves_the_number_of_threads_alone():
+    env, threads = make_env(toy("a", "serial")), torch.get_num_threads()
+    env.reset()
+    env.close()
+    assert torch.get_num_threads() == threads
