@@ -27,7 +27,6 @@ from benchmarl.experiment import Experiment
 from benchmarl.models import MlpConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 import benchmarl_mkt
 from benchmarl_mkt.algorithms import MktConfig
@@ -302,7 +301,6 @@ def measure_collection(folder: Path, repeats: int) -> dict[str, float]:
     rounds = task.get_env_fun(10, continuous_actions=False, seed=0, device="cpu")()
     chosen = rounds.rand_action(rounds.reset())
     experiment = make_experiment(task, folder)
-    iterator = iter(experiment.collector)
 
     def play_teams() -> None:
         for name, team in rounds.teams.items():
@@ -316,12 +314,8 @@ def measure_collection(folder: Path, repeats: int) -> dict[str, float]:
                 rounds._step(chosen)
             rounds._reset()
 
-    def collect() -> None:
-        with set_exploration_type(ExplorationType.RANDOM):
-            next(iterator)
-
     contenders = {"raw_games": raw_games(task), "teams": play_teams}
-    contenders |= {"rounds": play_rounds, "collector": collect}
+    contenders |= {"rounds": play_rounds, "collector": collect(experiment)}
     found = medians(contenders, max(repeats // 4, 10))
     return {name: 250 * 3 / (milliseconds / 1e3) for name, milliseconds in found.items()}
 
@@ -467,8 +461,7 @@ def measure_envs(folder: Path, repeats: int) -> dict[str, float]:
         experiment = make_experiment(
             MultiTaskTask.MPE.get_from_yaml(), folder / f"envs{count}", num_envs=count
         )
-        iterator = iter(experiment.collector)
-        contenders[str(count)] = lambda iterator=iterator: next(iterator)
+        contenders[str(count)] = collect(experiment)
     found = medians(contenders, 5)
     return {count: value / int(count) for count, value in found.items()}
 

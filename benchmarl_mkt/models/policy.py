@@ -84,7 +84,7 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
         agents = dict(self.agents.items())
         first = next(iter(agents.values()))
         trunk = first.trunk
-        if any(agent.is_recurrent or agent.trunk is not trunk for agent in agents.values()):
+        if self.is_recurrent or any(agent.trunk is not trunk for agent in agents.values()):
             return {task: agent.evaluate(entries) for task, agent in agents.items()}
         embeddings = {task: agent.embedding for task, agent in agents.items()}
         heads = {task: agent.head for task, agent in agents.items()}

@@ -13,11 +13,7 @@ COPIES, FRAMES = 3, 24  # 8 steps of each copy
 SHORT = {"max_cycles": 7}
 
 
-def make_collector(
-    *tasks,
-    teachers=None,
-    batches: int = 3,
-) -> MultiTaskCollector:
+def make_collector(*tasks, teachers=None, batches: int = 3) -> MultiTaskCollector:
     task = task_set(*tasks)
     make_env = task.get_env_fun(COPIES, False, 0, "cpu")
     sizes = {
