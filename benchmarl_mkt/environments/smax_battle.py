@@ -11,7 +11,7 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,9 +113,9 @@ class Battlefield:
         self.state_size = self.env.state_size
         self._scale = self._state_scale(units)
         self._keys = jax.jit(jax.vmap(jax.random.PRNGKey))
-        self._begin = jax.jit(jax.vmap(self._start))
-        self._proceed = jax.jit(jax.vmap(self._step))
-        self._place_rows, self._prepare_rows = jax.jit(_place), jax.jit(self._prepare)
+        self._begin = _compiled(jax.vmap(self._start))
+        self._proceed = _compiled(jax.vmap(self._step))
+        self._place_rows, self._prepare_rows = jax.jit(_place), _compiled(self._prepare)
 
     def slots(self, seeds: np.ndarray) -> Battles:
         """Slots, one for each of ``seeds`` (uint32 [B]), where no battle has been started."""
@@ -226,6 +226,26 @@ class Battlefield:
             jnp.concatenate([*(seen[agent] for agent in env.agents), world, rewards]),
             jnp.concatenate([*(masks[agent].astype(bool) for agent in env.agents), ends]),
         )
+
+
+def _compiled(function: Callable) -> Callable:
+    """Compile a function that computes observations.
+
+    XLA lets YNNPACK add up arrays of 2048 entries or more, which takes a third to a half of a
+    step's time and rounds in another way than with fewer battles. Here YNNPACK only multiplies.
+    """
+    return jax.jit(function, compiler_options=_compiler_options())
+
+
+@functools.cache
+def _compiler_options() -> dict[str, str]:
+    """What :func:`_compiled` asks of XLA, if this one knows it."""
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+    try:
+        jax.jit(jnp.negative, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def _place(running: Battle, waiting: Battle, mask: jax.Array) -> Battle:

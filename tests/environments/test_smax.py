@@ -241,6 +241,20 @@ def test_a_battle_starts_the_same_whoever_starts_with_it():
 
 
 @needs_jaxmarl
+def test_a_battle_is_the_same_whatever_the_number_of_others():
+    """Sums are not rounded in another way where there are 2048 entries (17 units squared x 8)."""
+    few, many = (SmaxEnv("8m_vs_9m", copies, seed=0) for copies in (2, 8))
+    shown, others = few.reset_leaves(None), many.reset_leaves(None)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        assert all(torch.equal(entry, others[key][:2]) for key, entry in shown.items())
+        mask = others["agents", "action_mask"]
+        chosen = (mask * torch.rand(mask.shape, generator=draw)).argmax(-1)
+        shown = few.step_leaves({("agents", "action"): chosen[:2]})
+        others = many.step_leaves({("agents", "action"): chosen})
+
+
+@needs_jaxmarl
 def test_tensors_are_copies_in_both_directions():
     env, twin = make_env(), make_env()
     shown, kept, data = [env.reset()], [], twin.reset()
