@@ -480,12 +480,13 @@ def collect(experiment: Experiment) -> Callable[[], None]:
 def measure_smax(folder: Path, repeats: int) -> dict[str, float]:
     """(i): frames per second of SMAX at 32 environments: JaxMARL's own step, ours, a collector.
 
-    JaxMARL's is its jitted ``step`` with reset, as its own training loops call it.
+    JaxMARL's is its jitted ``step`` with reset, as its own training loops call it. Of every set of
+    battles these take turns.
     """
     import jax
 
     copies, steps = 32, 25
-    contenders: dict[str, Callable[[], None]] = {}
+    found = {}
     for label in BATTLES:
         names = label.split()
         envs = [SmaxEnv(name, copies, seed=0) for name in names]
@@ -513,11 +514,14 @@ def measure_smax(folder: Path, repeats: int) -> dict[str, float]:
 
         task = MultiTaskClass("smax", {"tasks": [f"smax/{n}" for n in names], "reward": "mean"})
         experiment = make_experiment(task, folder / label, False, copies, mixer="vdn")
-        contenders[f"{label}: JaxMARL"] = step_jaxmarl
-        contenders[f"{label}: environment"] = step_ours
-        contenders[f"{label}: collector"] = collect(experiment)
-    found = medians(contenders, max(repeats // 8, 10))
-    return {name: copies * steps / (value / 1e3) for name, value in found.items()}
+        contenders = {
+            "JaxMARL": step_jaxmarl,
+            "environment": step_ours,
+            "collector": collect(experiment),
+        }
+        for who, value in medians(contenders, max(repeats // 8, 10)).items():
+            found[f"{label}: {who}"] = copies * steps / (value / 1e3)
+    return found
 
 
 def actions(env: SmaxEnv, count: int) -> list[Any]:

@@ -37,21 +37,24 @@ class PlainRollouts:
         """Return the next steps [B, T]; with ``reset``, of new episodes."""
         if reset or self._now is None:
             self._now = self._begin()
-        before, after = [], []
+        before, chosen, after = [], [], []
         with set_exploration_type(ExplorationType.RANDOM):
             for _ in range(self.steps):
                 actions = self.act(self._now)
-                reached = self.env.step_leaves(actions)
+                reach = self.env.begin_step(actions)
+                before.append(self._now)
+                chosen.append(actions)
+                reached = reach()
                 for group in self._groups:
                     reached[group, SUM] = self._now[group, SUM] + reached[group, "reward"]
-                before.append(self._now | actions)
                 after.append(reached)
                 self._now = self._continue(reached)
-        root = [key for key in before[0] if key not in self.env.reward_keys]
-        batch = (*self.env.batch_size, self.steps)
+        keys = [key for key in before[0] if key not in self.env.reward_keys]
+        entries = self.env.complete(_stack(before, keys)) | _stack(chosen, actions)
+        following = self.env.complete(_stack(after, reached))
         rollout, following = (
-            nest(leaves, batch, self.env.group_map, self.env.device)
-            for leaves in (_stack(before, root), _stack(after, after[0]))
+            nest(leaves, (*self.env.batch_size, self.steps), self.env.group_map, self.env.device)
+            for leaves in (entries, following)
         )
         return rollout.set("next", following)
 

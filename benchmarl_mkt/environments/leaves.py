@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarl.utils import DEVICE_TYPING
@@ -55,15 +55,31 @@ class LeavesEnv(EnvBase):
         """
 
     @abstractmethod
+    def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
+        """Begin to step all copies by ``(group, "action")`` [num_envs, n].
+
+        What is returned has to be called, and gives the next entries. A game that is computed by
+        somebody else goes on in between.
+        """
+
     def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
         """Step all copies by ``(group, "action")`` [num_envs, n]; give the next entries."""
+        return self.begin_step(data)()
+
+    def complete(self, leaves: Leaves) -> Leaves:
+        """Return all entries; here :meth:`reset_leaves` and :meth:`step_leaves` give all of them.
+
+        An environment may leave out what follows from the rest, so that it is worked out for all
+        steps of a rollout at once: ``leaves`` may have any batch size.
+        """
+        return leaves
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
-        return self._nested(self.reset_leaves(mask))
+        return self._nested(self.complete(self.reset_leaves(mask)))
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        return self._nested(self.step_leaves(tensordict))
+        return self._nested(self.complete(self.step_leaves(tensordict)))
 
     def _nested(self, leaves: Leaves) -> TensorDict:
         """The tensordict of these entries."""

@@ -6,6 +6,7 @@ AEC layer around it; see :mod:`benchmarl_mkt.environments.mpe_games`.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 
@@ -100,7 +101,10 @@ class MpeEnv(LeavesEnv):
             self._elapsed[slot] = 0
         return self._output()
 
-    def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
+    def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
+        return functools.partial(self._play, data)
+
+    def _play(self, data: TensorDictBase | Leaves) -> Leaves:
         actions = np.empty((self.batch_size[0], len(self.games.agents)), dtype=np.int64)
         for group, indices in self._indices.items():
             actions[:, indices] = data.get((group, "action")).cpu().numpy()

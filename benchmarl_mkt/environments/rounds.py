@@ -7,7 +7,7 @@ algorithms work on it unchanged.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,43 +98,60 @@ class MultiTaskEnv(LeavesEnv):
         steps = {name: team.reset(mask) for name, team in self.teams.items()}
         for flags in (self._finished, self._idle):
             flags.update({name: flag & ~mask for name, flag in flags.items()})
-        leaves = self._output(steps)
+        leaves = self._shown(steps)
         for name in self.teams:
             del leaves[name, "reward"]
         return leaves
 
-    def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
+    def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
         self._idle.update(self._finished)
-        steps = {
-            name: team.step(data.get((name, "action")), ~self._idle[name])
+        begun = {
+            name: team.begin_step(data.get((name, "action")), ~self._idle[name])
             for name, team in self.teams.items()
         }
+        return lambda: self._end_step({name: reach() for name, reach in begun.items()})
+
+    def _end_step(self, steps: Mapping[str, TeamStep]) -> Leaves:
         for name, step in steps.items():
             self._finished[name] = self._idle[name] | step.terminated | step.truncated
-        return self._output(steps)
+        return self._shown(steps)
 
-    def _output(self, steps: Mapping[str, TeamStep]) -> Leaves:
-        """Assemble the teams' steps.
+    def _shown(self, steps: Mapping[str, TeamStep]) -> Leaves:
+        """What the rest follows from; a team's flags and rewards [B, 1, 1] are all agents'.
 
         The step that ends an episode keeps its true mask, since a value may bootstrap from its
         observation, unless nothing is available in it.
         """
         ended = functools.reduce(torch.logical_and, self._finished.values())
-        terminated = functools.reduce(torch.logical_and, (s.terminated for s in steps.values()))
-        leaves = _ends(None, ended.unsqueeze(-1), (ended & terminated).unsqueeze(-1))
+        leaves: Leaves = {"done": ended.unsqueeze(-1)}
         for name, step in steps.items():
-            finished, idle = self._finished[name], self._idle[name]
-            per_agent = finished.view(-1, 1, 1).expand(-1, step.observation.shape[1], 1)
-            open_mask = idle.view(-1, 1, 1) | ~step.action_mask.any(-1, keepdim=True)
-            leaves |= _ends(name, per_agent.clone(), per_agent & step.terminated.view(-1, 1, 1))
+            finished, mask = self._finished[name].view(-1, 1, 1), step.action_mask
+            if finished.any():
+                open_mask = self._idle[name].view(-1, 1, 1) | ~mask.any(-1, keepdim=True)
+                mask = mask | (finished & open_mask)
             leaves[name, "observation"] = step.observation
-            leaves[name, "action_mask"] = step.action_mask | (per_agent & open_mask)
-            leaves[name, "reward"] = step.reward.view(-1, 1, 1).expand_as(per_agent).clone()
+            leaves[name, "action_mask"] = mask
+            leaves[name, "reward"] = step.reward.view(-1, 1, 1)
+            leaves[name, "done"] = finished
+            leaves[name, "terminated"] = step.terminated.view(-1, 1, 1)
             leaves["state", name] = step.state
-            leaves["active", name] = ~finished.unsqueeze(-1)
             if name in self._with_wins:
                 leaves[TEAMS_WON, name] = step.won.unsqueeze(-1)
         return leaves
+
+    def complete(self, leaves: Leaves) -> Leaves:
+        leaves = dict(leaves)
+        terminated = leaves["done"]
+        for name, team in self.teams.items():
+            finished = leaves[name, "done"]
+            agents = (*finished.shape[:-2], team.n_agents, 1)
+            shared = _ends(name, finished, finished & leaves[name, "terminated"])
+            if (name, "reward") in leaves:
+                shared[name, "reward"] = leaves[name, "reward"]
+            terminated = terminated & leaves[name, "terminated"].squeeze(-1)
+            leaves |= {key: entry.expand(agents).clone() for key, entry in shared.items()}
+            leaves["active", name] = ~finished.squeeze(-1)
+        return leaves | _ends(None, leaves["done"], terminated)
 
     def close(self, **kwargs: Any) -> None:
         """Close every team's environment."""

@@ -105,10 +105,10 @@ class SmaxEnv(LeavesEnv):
         del leaves[GROUP, "reward"]
         return leaves
 
-    def step_leaves(self, data: TensorDictBase | Leaves) -> Leaves:
+    def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
         actions = data.get((GROUP, "action")).to("cpu", torch.int32).numpy()
-        self._battles, view = self.field.step(self._battles, actions)
-        return self._leaves(view)
+        self._battles = self.field.step(self._battles, actions)
+        return lambda: self._leaves(self.field.view(self._battles))
 
     def _leaves(self, view: View) -> Leaves:
         """What the battles show."""

@@ -133,15 +133,20 @@ class Battlefield:
             flags[rows] = np.asarray(waiting.flags)[rows]
             running = self._place_rows(running, waiting, mask)
             # Mostly few: each of two sizes is compiled once, and some rows repeat.
-            used = np.resize(rows, FEW if len(rows) <= FEW else len(mask))
+            count = FEW if len(rows) <= FEW else len(mask)
+            used = rows[np.arange(count) % len(rows)]
             battles = battles._replace(running=running, used=used)
         return battles, self._view(numbers, flags)
 
-    def step(self, battles: Battles, actions: np.ndarray) -> tuple[Battles, View]:
-        """Step all battles by ``actions`` [B, N] int32."""
+    def step(self, battles: Battles, actions: np.ndarray) -> Battles:
+        """Begin to step all battles by ``actions`` [B, N] int32: nobody waits for JAX."""
         running = self._proceed(battles.running, actions)
-        battles = self._replace_used(battles._replace(running=running))  # meanwhile
-        return battles, self._view(np.array(running.numbers), np.array(running.flags))
+        return self._replace_used(battles._replace(running=running))
+
+    def view(self, battles: Battles) -> View:
+        """Return what the battles show, as soon as they do."""
+        running = battles.running
+        return self._view(np.array(running.numbers), np.array(running.flags))
 
     def _replace_used(self, battles: Battles) -> Battles:
         if battles.used is None:

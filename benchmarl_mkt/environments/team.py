@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -143,11 +143,14 @@ class Team:
         stops = list(itertools.accumulate(self._sizes))
         self._spans = list(zip([0, *stops], stops))  # first and past-the-last agent of each group
         batch = env.batch_size[0]
-        self._template = torch.zeros(
-            batch, self.n_agents, self.observation_size, device=env.device
-        )  # zero padding, and the agent ids
-        if self._agent_id:
-            self._template[..., self._length :] = torch.eye(self.n_agents, device=env.device)
+        ids = torch.eye(self.n_agents) if self._agent_id else torch.zeros(self.n_agents, 0)
+        self._tails = {  # what follows a group's observations: zero padding, and the agent ids
+            group: torch.nn.functional.pad(ids[start:stop], (self._length - lengths[group], 0))
+            .to(env.device)
+            .expand(batch, -1, -1)
+            for group, (start, stop) in zip(self._groups, self._spans)
+        }
+        self._never = torch.zeros(batch, dtype=torch.bool, device=env.device)
         self._existing = torch.zeros(
             batch, self.n_agents, self.n_actions, dtype=torch.bool, device=env.device
         )  # actions that are no padding
@@ -172,13 +175,20 @@ class Team:
         """Start new episodes in the copies of ``mask`` [B] (all, if None)."""
         everywhere = mask is None or self._shown is None or bool(mask.all())
         self._current = self._reset_task(None if everywhere else mask)
-        self._elapsed[... if everywhere else mask] = 0
+        self._elapsed.masked_fill_(~self._never if everywhere else mask, 0)
         shown = self._read(self._current, None)
         self._shown = shown if everywhere else self._merge(shown, mask)
         return self._shown
 
     def step(self, action: Tensor, active: Tensor) -> TeamStep:
         """Step the ``active`` [B] copies by ``action`` [B, N]; the others show what they showed.
+
+        See :meth:`begin_step`.
+        """
+        return self.begin_step(action, active)()
+
+    def begin_step(self, action: Tensor, active: Tensor) -> Callable[[], TeamStep]:
+        """Begin a step; what is returned has to be called, and ends it.
 
         An inactive copy has reward zero and keeps its done flags. An action that is not available
         is replaced, in place, by a random one that is: TorchRL's random policy does not see masks,
@@ -189,17 +199,22 @@ class Team:
         everyone = bool(active.all())
         if not everyone and not active.any():
             self._shown = self._shown._replace(reward=torch.zeros_like(self._shown.reward))
-            return self._shown
+            return lambda: self._shown
         actions = dict(zip(self._groups, played.split(self._sizes, -1)))
         for group, policy in self._opponents.items():
             actions[group] = policy(self._flat(self._current, group))
-        self._current = self._step_task(
+        reach = self._begin_task(
             {(group, "action"): chosen for group, chosen in actions.items()},
             active if self._serial and not everyone else None,
         )
-        self._elapsed += active
+        self._elapsed += 1  # of idle copies it is of no use
+        return lambda: self._end_step(reach(), None if everyone else active)
+
+    def _end_step(self, reached: TensorDictBase | dict, active: Tensor | None) -> TeamStep:
+        """Show what was ``reached`` by the ``active`` copies [B], all if None."""
+        self._current = reached
         shown = self._read(self._current, self._elapsed)
-        if not everyone:
+        if active is not None:
             shown = self._merge(shown, active)
             shown = shown._replace(reward=shown.reward * active)
         self._shown = shown
@@ -213,23 +228,26 @@ class Team:
             return self.env.reset()
         return self.env.reset(self._current.clone().set("_reset", mask.unsqueeze(-1)))
 
-    def _step_task(self, actions: dict, stepped: Tensor | None) -> TensorDictBase | dict:
-        """Step the task's copies of ``stepped`` [B], all if None; return its next entries."""
+    def _begin_task(
+        self, actions: dict, stepped: Tensor | None
+    ) -> Callable[[], TensorDictBase | dict]:
+        """Begin to step the task's copies of ``stepped`` [B], all if None."""
         if isinstance(self.env, LeavesEnv):
-            return self.env.step_leaves(actions)
+            return self.env.begin_step(actions)
         # Stepping a part of a SerialEnv, TorchRL fills the rest from the request's observations.
         request = self._current.empty() if stepped is None else self._current.clone(False)
         request.update(actions)
         if stepped is not None:
             request.set("_step", stepped.unsqueeze(-1))
-        return self.env.step(request).get("next")
+        return lambda: self.env.step(request).get("next")
 
     def _available(self, action: Tensor, active: Tensor) -> Tensor:
         """Actions that the task can take; those of ``active`` copies are written to ``action``."""
         mask = self._shown.action_mask
-        wrong = ~chosen_values(mask, action.long())
-        if not wrong.any():
+        right = chosen_values(mask, action.long())
+        if right.all():
             return action
+        wrong = ~right
         played = action.clone()
         played[wrong] = random_actions(mask[wrong]).to(action.dtype)
         action[active] = played[active]
@@ -252,23 +270,21 @@ class Team:
 
     def _read(self, data: TensorDictBase | dict, elapsed: Tensor | None) -> TeamStep:
         """Turn the task's entries into the team's view; ``elapsed`` None marks a reset."""
-        observation = self._template.clone()
-        for group, (start, stop) in zip(self._groups, self._spans):
-            seen = self._flat(data, group)
-            observation[:, start:stop, : seen.shape[-1]] = seen
+        seen = [torch.cat((self._flat(data, g), self._tails[g]), -1) for g in self._groups]
+        observation = seen[0] if len(seen) == 1 else torch.cat(seen, 1)
         if self._state_key is None:
             state = observation[..., : self._length].flatten(1)
         else:
             state = data.get(self._state_key).flatten(1).float()
-        never = torch.zeros(len(observation), dtype=torch.bool, device=observation.device)
+        never = self._never
         if elapsed is None:
             reward, terminated, truncated = never.float(), never, never
         else:
             parts = [data.get((group, "reward")).flatten(1) for group in self._groups]
             rewards = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             reward = rewards.mean(1) if self._mean_reward else rewards.sum(1)
-            terminated = data.get("terminated").flatten(1).any(1)
-            ended = data.get("done").flatten(1).any(1) | (elapsed >= self.max_steps)
+            terminated = data.get("terminated").squeeze(-1)
+            ended = data.get("done").squeeze(-1) | (elapsed >= self.max_steps)
             truncated = ended & ~terminated
         won = data.get(WON).view(-1) if self.knows_wins else never
         return TeamStep(observation, self._masks(data), state, reward, terminated, truncated, won)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -39,6 +40,17 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
     ):
         super().__init__()
         self.agents = torch.nn.ModuleDict(agents)
+        self.is_recurrent = any(agent.is_recurrent for agent in agents.values())
+        """Whether a team has hidden states."""
+        trunk, *others = dict.fromkeys(agent.trunk for agent in agents.values())
+        self._at_once = not (others or self.is_recurrent)
+        self._network = functools.partial(
+            network_outputs,
+            {task: agent.embedding for task, agent in agents.items()},
+            trunk,
+            {task: agent.head for task, agent in agents.items()},
+            activate=next(iter(agents.values())).activate,
+        )
         model_keys = [key for agent in agents.values() for key in agent.in_keys]
         self.in_keys = list(dict.fromkeys([*model_keys, *((t, "action_mask") for t in agents)]))
         self.out_keys = [
@@ -74,19 +86,8 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
             )
         return chosen
 
-    @property
-    def is_recurrent(self) -> bool:
-        """Whether a team has hidden states."""
-        return any(agent.is_recurrent for agent in self.agents.values())
-
     def _values(self, entries: TensorDictBase | Mapping) -> dict[str, Tensor]:
         """Every task's action values; a trunk without hidden states runs once for all."""
-        agents = dict(self.agents.items())
-        first = next(iter(agents.values()))
-        trunk = first.trunk
-        if self.is_recurrent or any(agent.trunk is not trunk for agent in agents.values()):
-            return {task: agent.evaluate(entries) for task, agent in agents.items()}
-        embeddings = {task: agent.embedding for task, agent in agents.items()}
-        heads = {task: agent.head for task, agent in agents.items()}
-        inputs = {task: agent.read(entries) for task, agent in agents.items()}
-        return network_outputs(embeddings, trunk, heads, inputs, activate=first.activate)
+        if not self._at_once:
+            return {task: agent.evaluate(entries) for task, agent in self.agents.items()}
+        return self._network({task: agent.read(entries) for task, agent in self.agents.items()})

@@ -41,7 +41,8 @@ class StarCraft2Env:
             available = self.get_avail_agent_actions(agent)
             assert available[action] == 1, f"Agent {agent} cannot perform action {action}"
             chosen[0, agent] = _IN_SMAX[action] if action < ATTACK else action - 1
-        self._battles, self._view = self._field.step(self._battles, chosen)
+        self._battles = self._field.step(self._battles, chosen)
+        self._view = self._field.view(self._battles)
         self._steps += 1
         view, alive = self._view, self._alive()
         info = {
