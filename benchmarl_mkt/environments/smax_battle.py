@@ -113,9 +113,9 @@ class Battlefield:
         self.state_size = self.env.state_size
         self._scale = self._state_scale(units)
         self._keys = jax.jit(jax.vmap(jax.random.PRNGKey))
-        self._begin = _compiled(jax.vmap(self._start))
-        self._proceed = _compiled(jax.vmap(self._step))
-        self._place_rows, self._prepare_rows = jax.jit(_place), _compiled(self._prepare)
+        self._begin = compiled(jax.vmap(self._start))
+        self._proceed = compiled(jax.vmap(self._step))
+        self._place_rows, self._prepare_rows = jax.jit(_place), compiled(self._prepare)
 
     def slots(self, seeds: np.ndarray) -> Battles:
         """Slots, one for each of ``seeds`` (uint32 [B]), where no battle has been started."""
@@ -233,7 +233,7 @@ class Battlefield:
         )
 
 
-def _compiled(function: Callable) -> Callable:
+def compiled(function: Callable) -> Callable:
     """Compile a function that computes observations.
 
     XLA lets YNNPACK add up arrays of 2048 entries or more, which takes a third to a half of a
@@ -244,7 +244,7 @@ def _compiled(function: Callable) -> Callable:
 
 @functools.cache
 def _compiler_options() -> dict[str, str]:
-    """What :func:`_compiled` asks of XLA, if this one knows it."""
+    """What :func:`compiled` asks of XLA, if this one knows it."""
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
     try:
         jax.jit(jnp.negative, compiler_options=options)(0.0)
