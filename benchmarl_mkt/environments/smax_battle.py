@@ -239,18 +239,18 @@ def compiled(function: Callable) -> Callable:
     XLA lets YNNPACK add up arrays of 2048 entries or more, which takes a third to a half of a
     step's time and rounds in another way than with fewer battles. Here YNNPACK only multiplies.
     """
-    return jax.jit(function, compiler_options=_compiler_options())
+    return jax.jit(function, **_options())
 
 
 @functools.cache
-def _compiler_options() -> dict[str, str]:
-    """What :func:`compiled` asks of XLA, if this one knows it."""
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+def _options() -> dict[str, Any]:
+    """What :func:`compiled` asks of JAX, if this version knows it."""
+    asked = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
     try:
-        jax.jit(jnp.negative, compiler_options=options)(0.0)
-    except jax.errors.JaxRuntimeError:
+        jax.jit(jnp.negative, compiler_options=asked)(0.0)
+    except (TypeError, jax.errors.JaxRuntimeError):
         return {}
-    return options
+    return {"compiler_options": asked}
 
 
 def _place(running: Battle, waiting: Battle, mask: jax.Array) -> Battle:

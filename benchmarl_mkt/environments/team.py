@@ -175,7 +175,7 @@ class Team:
         """Start new episodes in the copies of ``mask`` [B] (all, if None)."""
         everywhere = mask is None or self._shown is None or bool(mask.all())
         self._current = self._reset_task(None if everywhere else mask)
-        self._elapsed.masked_fill_(~self._never if everywhere else mask, 0)
+        self._elapsed[... if everywhere else mask] = 0
         shown = self._read(self._current, None)
         self._shown = shown if everywhere else self._merge(shown, mask)
         return self._shown
@@ -283,8 +283,8 @@ class Team:
             parts = [data.get((group, "reward")).flatten(1) for group in self._groups]
             rewards = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             reward = rewards.mean(1) if self._mean_reward else rewards.sum(1)
-            terminated = data.get("terminated").squeeze(-1)
-            ended = data.get("done").squeeze(-1) | (elapsed >= self.max_steps)
+            terminated = data.get("terminated").view(len(elapsed))
+            ended = data.get("done").view(len(elapsed)) | (elapsed >= self.max_steps)
             truncated = ended & ~terminated
         won = data.get(WON).view(-1) if self.knows_wins else never
         return TeamStep(observation, self._masks(data), state, reward, terminated, truncated, won)
@@ -292,7 +292,7 @@ class Team:
     def _masks(self, data: TensorDictBase | dict) -> Tensor:
         """Availability [B, N, A]: the task's own masks, and false for padded actions."""
         if not self._has_mask:
-            return self._existing
+            return self._existing.clone()
         if len(self._groups) == 1:  # nothing to pad
             return data.get((self._groups[0], "action_mask"))
         masks = torch.zeros_like(self._existing)
