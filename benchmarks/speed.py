@@ -481,8 +481,8 @@ def collect(experiment: Experiment) -> Callable[[], None]:
 def measure_smax(folder: Path, repeats: int) -> dict[str, float]:
     """(i): frames per second of SMAX at 32 environments: JaxMARL's own step, ours, a collector.
 
-    JaxMARL's is its jitted ``step`` with reset, as its own training loops call it, and the same with
-    what we ask of XLA. For every set of battles these take turns.
+    JaxMARL's is its jitted ``step`` with reset, as its own training loops call it, and the same
+    with what we ask of XLA. For every set of battles these take turns.
     """
     import jax
 
