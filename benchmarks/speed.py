@@ -479,58 +479,62 @@ def collect(experiment: Experiment) -> Callable[[], None]:
 
 
 def measure_smax(folder: Path, repeats: int) -> dict[str, float]:
-    """(i): frames per second of SMAX at 32 environments: JaxMARL's own step, ours, a collector.
+    """(i): frames per second of SMAX at 32 environments; of each set all take turns."""
+    copies, steps = 32, 25
+    found = {}
+    for label in BATTLES:
+        contenders = smax_contenders(folder / label, label.split(), copies, steps)
+        for who, value in medians(contenders, max(repeats // 8, 10)).items():
+            found[f"{label}: {who}"] = copies * steps / (value / 1e3)
+    return found
+
+
+def smax_contenders(
+    folder: Path, names: list[str], copies: int, steps: int
+) -> dict[str, Callable[[], None]]:
+    """Return what plays ``steps`` of the battles: JaxMARL's own step, ours, a collector.
 
     JaxMARL's is its jitted ``step`` with reset, as its own training loops call it, and the same
-    with what we ask of XLA. For every set of battles these take turns.
+    with what we ask of XLA.
     """
     import jax
 
     from benchmarl_mkt.environments.smax_battle import compiled
 
-    copies, steps = 32, 25
-    found = {}
-    for label in BATTLES:
-        names = label.split()
-        envs = [SmaxEnv(name, copies, seed=0) for name in names]
-        fields = [env.field.env for env in envs]
-        keys = jax.random.split(jax.random.PRNGKey(0), copies)
+    envs = [SmaxEnv(name, copies, seed=0) for name in names]
+    fields = [env.field.env for env in envs]
+    keys = jax.random.split(jax.random.PRNGKey(0), copies)
+    chosen = [actions(env, 9) for env in envs]
+    for env in envs:
+        env.reset()
+
+    def jaxmarl(compiler: Callable) -> Callable[[], None]:
+        raw_steps = [compiler(jax.vmap(field.step)) for field in fields]
         states = [jax.jit(jax.vmap(field.reset))(keys)[1] for field in fields]
-        chosen = [actions(env, 9) for env in envs]
-        for env in envs:
-            env.reset()
 
-        def step_jaxmarl(
-            compiler: Callable, fields=fields, keys=keys, states=states, chosen=chosen
-        ) -> Callable[[], None]:
-            raw_steps = [compiler(jax.vmap(field.step)) for field in fields]
-
-            def play() -> None:
-                for t in range(steps):
-                    for k, field in enumerate(fields):
-                        acts = chosen[k][t % 9]
-                        named = {agent: acts[:, i] for i, agent in enumerate(field.agents)}
-                        states[k] = raw_steps[k](keys, states[k], named)[1]
-                jax.block_until_ready(states)
-
-            return play
-
-        def step_ours(envs=envs, chosen=chosen) -> None:
+        def play() -> None:
             for t in range(steps):
-                for env, own in zip(envs, chosen):
-                    env.step_leaves({("agents", "action"): torch.from_numpy(own[t % 9])})
+                for k, field in enumerate(fields):
+                    own = chosen[k][t % 9]
+                    named = {agent: own[:, i] for i, agent in enumerate(field.agents)}
+                    states[k] = raw_steps[k](keys, states[k], named)[1]
+            jax.block_until_ready(states)
 
-        task = MultiTaskClass("smax", {"tasks": [f"smax/{n}" for n in names], "reward": "mean"})
-        experiment = make_experiment(task, folder / label, False, copies, mixer="vdn")
-        contenders = {
-            "JaxMARL": step_jaxmarl(jax.jit),
-            "JaxMARL, XLA's options as ours": step_jaxmarl(compiled),
-            "environment": step_ours,
-            "collector": collect(experiment),
-        }
-        for who, value in medians(contenders, max(repeats // 8, 10)).items():
-            found[f"{label}: {who}"] = copies * steps / (value / 1e3)
-    return found
+        return play
+
+    def ours() -> None:
+        for t in range(steps):
+            for env, own in zip(envs, chosen):
+                env.step_leaves({("agents", "action"): torch.from_numpy(own[t % 9])})
+
+    task = MultiTaskClass("smax", {"tasks": [f"smax/{n}" for n in names], "reward": "mean"})
+    experiment = make_experiment(task, folder, False, copies, mixer="vdn")
+    return {
+        "JaxMARL": jaxmarl(jax.jit),
+        "JaxMARL, XLA's options as ours": jaxmarl(compiled),
+        "environment": ours,
+        "collector": collect(experiment),
+    }
 
 
 def actions(env: SmaxEnv, count: int) -> list[Any]:

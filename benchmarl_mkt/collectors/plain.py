@@ -52,11 +52,12 @@ class PlainRollouts:
         keys = [key for key in before[0] if key not in self.env.reward_keys]
         entries = self.env.complete(_stack(before, keys)) | _stack(chosen, actions)
         following = self.env.complete(_stack(after, reached))
-        rollout, following = (
-            nest(leaves, (*self.env.batch_size, self.steps), self.env.group_map, self.env.device)
-            for leaves in (entries, following)
-        )
-        return rollout.set("next", following)
+        return self._nested(entries).set("next", self._nested(following))
+
+    def _nested(self, leaves: Leaves) -> TensorDict:
+        """The tensordict [B, T] of a rollout's entries."""
+        batch = (*self.env.batch_size, self.steps)
+        return nest(leaves, batch, self.env.group_map, self.env.device)
 
     def _begin(self) -> Leaves:
         """The entries of new episodes."""

@@ -21,7 +21,7 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
     """Acts for every task in one call; explores under ``ExplorationType.RANDOM`` alone.
 
     Reads ``(task, "observation")`` and ``(task, "action_mask")``, writes ``(task, "action")``
-    [*B, n_agents].
+    [*B, n_agents]. Attribute ``is_recurrent`` tells whether a team has hidden states.
 
     Args:
         agents: task -> the agents' network.
@@ -41,7 +41,6 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
         super().__init__()
         self.agents = torch.nn.ModuleDict(agents)
         self.is_recurrent = any(agent.is_recurrent for agent in agents.values())
-        """Whether a team has hidden states."""
         trunk, *others = dict.fromkeys(agent.trunk for agent in agents.values())
         self._at_once = not (others or self.is_recurrent)
         self._network = functools.partial(
