@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from benchmarl.models.common import ModelConfig
 from benchmarl.utils import DEVICE_TYPING, _add_rnn_transforms
 from tensordict import TensorDictBase
 from torch import Tensor
+from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.environments.wins import won
-from benchmarl_mkt.objectives.td import greedy_actions, random_actions
-from benchmarl_mkt.reporting.statistics import Interval, mean_interval
+from benchmarl_mkt.objectives.td import random_actions
+from benchmarl_mkt.reporting.statistics import Interval, mean_interval, rate_interval
+from benchmarl_mkt.team_policy import TeamPolicy
 
 if TYPE_CHECKING:
     from benchmarl.experiment import Experiment
 
     from benchmarl_mkt.teachers.load import Teacher
 
+COPIES = 32  # episodes at a time, where nothing else says how many
 Policy = Callable[[TensorDictBase], TensorDictBase]
 Watch = Callable[[str, Tensor, TensorDictBase], None]
 
@@ -49,63 +54,122 @@ class Episodes(NamedTuple):
         won = self.won.get(task)
         return Score(
             mean_interval(self.returns[task].numpy()),
-            None if won is None else mean_interval(won.double().numpy()),
+            None if won is None else rate_interval(won.numpy()),
         )
 
 
 @torch.no_grad()
-def play(
-    task: MultiTaskClass,
-    policy: Policy,
-    episodes: int,
-    seed: int,
-    device: DEVICE_TYPING = "cpu",
-    model_config: ModelConfig | None = None,
-) -> Episodes:
-    """Play fresh episodes of every task in the set.
+def play_on(env: EnvBase, policy: Policy, episodes: int, seed: int) -> Episodes:
+    """Play fresh episodes of every task, as many at a time as ``env`` has copies.
 
     The same seed gives the same initial states (and the same random actions), so that policies
-    can be compared episode by episode. The policy acts deterministically where it can; the
+    can be compared episode by episode, if the tasks take seeds. The policy acts deterministically
+    where it can; it also reads ``is_init`` [B, 1], true in the first step of every episode. The
     caller's random state is left alone.
 
     Args:
-        task: the task set.
+        env: a :class:`~benchmarl_mkt.environments.MultiTaskEnv`, with or without transforms.
         policy: writes ``(task, "action")`` of every task.
-        episodes: number of episodes, all played at once.
+        episodes: number of episodes; what the last round plays beyond them does not count.
         seed: seed of environments and random actions.
-        device: device of the policy.
-        model_config: the policy's model; a recurrent one needs its states in the environment.
     """
-    env = task.get_env_fun(episodes, continuous_actions=False, seed=seed, device=device)()
-    if model_config is not None and model_config.is_rnn:
-        bare = env
-        env = _add_rnn_transforms(lambda: bare, bare.group_map, model_config)()
-    returns = {name: torch.zeros(episodes, device=device) for name in env.teams}
+    seeds = [seed] + [
+        int(np.random.SeedSequence((seed, part)).generate_state(1)[0]) >> 2
+        for part in range(1, -(-episodes // env.batch_size[0]))
+    ]
+    with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        parts = [_play_round(env, policy, part) for part in seeds]
+    return Episodes(
+        *(
+            {task: torch.cat([part[task] for part in found])[:episodes].cpu() for task in found[0]}
+            for found in zip(*parts)
+        )
+    )
+
+
+def _play_round(env: EnvBase, policy: Policy, seed: int) -> Episodes:
+    """One episode in every copy."""
+    with contextlib.suppress(NotImplementedError):  # then the game takes none
+        env.set_seed(seed)
+    torch.manual_seed(seed)
+    (copies,), device = env.batch_size, env.device
+    returns = {name: torch.zeros(copies, device=device) for name in env.teams}
     wins = {
-        name: torch.zeros(episodes, dtype=torch.bool, device=device)
+        name: torch.zeros(copies, dtype=torch.bool, device=device)
         for name, team in env.teams.items()
         if team.knows_wins
     }
-    playing = torch.ones(episodes, dtype=torch.bool, device=device)
-    with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        torch.manual_seed(seed)
-        data = env.reset()
-        while playing.any():
-            after = env.step(policy(data))
-            for name, total in returns.items():
-                total += after.get(("next", name, "reward"))[:, 0, 0] * playing
-            for name, flags in wins.items():
-                flags |= won(after, name) & playing
-            data = step_mdp(after)
-            playing &= ~data.get("done").squeeze(-1)
-    env.close()
-    return Episodes(*({name: row.cpu() for name, row in rows.items()} for rows in (returns, wins)))
+    playing = torch.ones(copies, dtype=torch.bool, device=device)
+    data, begins = env.reset(), playing.unsqueeze(-1)
+    while playing.any():
+        after = env.step(policy(data.set("is_init", begins)))
+        for name, total in returns.items():
+            total += after.get(("next", name, "reward"))[:, 0, 0] * playing
+        for name, flags in wins.items():
+            flags |= won(after, name) & playing
+        data, begins = step_mdp(after), torch.zeros_like(begins)
+        playing &= ~data.get("done").squeeze(-1)
+    return Episodes(returns, wins)
+
+
+@contextlib.contextmanager
+def stage(
+    task: MultiTaskClass,
+    copies: int,
+    device: DEVICE_TYPING = "cpu",
+    model_config: ModelConfig | None = None,
+) -> Iterator[EnvBase]:
+    """Give an environment to play on, for several calls of :func:`play_on`.
+
+    Args:
+        task: the task set.
+        copies: episodes at a time, of every task.
+        device: device of the policies.
+        model_config: the policies' model; a recurrent one needs its states in the environment.
+    """
+    env = task.get_env_fun(copies, continuous_actions=False, seed=0, device=device)()
+    try:
+        if model_config is not None and model_config.is_rnn:
+            yield _add_rnn_transforms(lambda: env, env.group_map, model_config)()
+        else:
+            yield env
+    finally:
+        env.close()
+
+
+def copies_of(experiment: Experiment) -> int:
+    """How many copies of a game the experiment plays at a time, in training or in evaluation."""
+    config = experiment.config
+    return max(config.evaluation_episodes, config.n_envs_per_worker(experiment.on_policy))
+
+
+@contextlib.contextmanager
+def stage_of(experiment: Experiment) -> Iterator[EnvBase]:
+    """Give an environment to play the experiment's task on.
+
+    While it runs its own for evaluation, so that no more games are alive; after its end a new one,
+    of as many copies as it had at a time.
+    """
+    if not experiment.test_env.is_closed:
+        yield experiment.test_env
+        return
+    where = experiment.config.train_device, experiment.model_config
+    with stage(experiment.task, copies_of(experiment), *where) as env:
+        yield env
 
 
 def play_in(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
-    """Play as :func:`play` does: the experiment's task, on its device, with its model's states."""
-    where = experiment.config.train_device, experiment.model_config
-    return play(experiment.task, policy, episodes, seed, *where)
+    """Play the experiment's task as :func:`play_on` does."""
+    with stage_of(experiment) as env:
+        return play_on(env, policy, episodes, seed)
+
+
+def play(
+    task: MultiTaskClass, policy: Policy, episodes: int, seed: int, copies: int = COPIES
+) -> Episodes:
+    """Play fresh episodes as :func:`play_on` does, at most ``copies`` at a time, on the CPU."""
+    with stage(task, min(copies, episodes)) as env:
+        return play_on(env, policy, episodes, seed)
 
 
 def random_policy(tasks: Iterable[str]) -> Policy:
@@ -120,33 +184,26 @@ def random_policy(tasks: Iterable[str]) -> Policy:
 
 
 def teachers_policy(teachers: Mapping[str, Teacher], watch: Watch | None = None) -> Policy:
-    """Return the policy, for one :func:`play`, in which every task's teacher acts, greedily.
+    """Return the policy in which every task's teacher acts, greedily.
 
     Args:
-        teachers: task -> its teacher; a recurrent one is shown all steps so far.
+        teachers: task -> its teacher; a recurrent one remembers from one call to the next, until
+            ``is_init`` [B, 1] says that an episode begins.
         watch: called with (task, values [B, N, A], tensordict) at every step.
     """
-    seen: dict[str, list[Tensor]] = {task: [] for task in teachers}
+    teams = {task: TeamPolicy(teacher) for task, teacher in teachers.items()}
+    states: dict[str, dict[str, Tensor]] = {task: {} for task in teachers}
 
     def act(data: TensorDictBase) -> TensorDictBase:
-        for task, teacher in teachers.items():
-            observation = data.get((task, "observation"))
-            if teacher.is_recurrent:
-                seen[task].append(observation)
-                values = teacher(torch.stack(seen[task], 1), _from_start(seen[task]))[:, -1]
-            else:
-                values = teacher(observation)
+        for task, team in teams.items():
+            if team.is_recurrent:
+                states[task]["is_init"] = data.get("is_init")
+            seen = data.get((task, "observation")), data.get((task, "action_mask"))
+            out = team.act(*seen, states[task])
+            states[task] = {key: out["next", key] for key in team.state_shapes}
             if watch is not None:
-                watch(task, values, data)
-            data.set((task, "action"), greedy_actions(values, data.get((task, "action_mask"))))
+                watch(task, out[team.out_key], data)
+            data.set((task, "action"), out["action"])
         return data
 
     return act
-
-
-def _from_start(observations: list[Tensor]) -> Tensor:
-    """``is_init`` [B, T, 1] of T steps from the start of an episode."""
-    first, copies = observations[0], observations[0].shape[0]
-    is_init = torch.zeros(copies, len(observations), 1, dtype=torch.bool, device=first.device)
-    is_init[:, 0] = True
-    return is_init

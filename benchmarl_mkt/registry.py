@@ -9,7 +9,7 @@ import benchmarl.environments as benchmarl_environments
 import benchmarl.models as benchmarl_models
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import II, OmegaConf
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MpeTask, MultiTaskConfig, MultiTaskTask, SmacTask, SmaxTask
@@ -27,7 +27,8 @@ def register() -> None:
             benchmarl_environments.task_config_registry[name] = task
     store = ConfigStore.instance()
     store.store(name="mkt_config", group="algorithm", node=MktConfig)
-    store.store(name="multitask_config", group="task", node=MultiTaskConfig)
+    task = MultiTaskConfig(parallel_collection=II("experiment.parallel_collection"))
+    store.store(name="multitask_config", group="task", node=task)
     OmegaConf.register_new_resolver("device_of_job", device_of_job, replace=True)
 
 

@@ -56,19 +56,8 @@ class TeamPolicy(TensorDictModuleBase):
             ValueError: if an entry is missing or has another size than the team was trained with.
         """
         observation, mask = (self._entry(tensordict, key) for key in self.in_keys[:2])
-        batch = observation.shape[:-2]
-        states = {}
-        if self.is_recurrent:
-            fresh = TensorDict(
-                {
-                    key: torch.zeros(*batch, *shape, device=observation.device)
-                    for key, shape in self.state_shapes.items()
-                },
-                batch,
-            )
-            states = {key: tensordict.get(key, fresh[key]) for key in self.state_shapes}
-            never = torch.zeros(*batch, 1, dtype=torch.bool, device=observation.device)
-            states["is_init"] = tensordict.get("is_init", never)
+        given = ((key, tensordict.get(key, None)) for key in self.in_keys[2:])
+        states = {key: value for key, value in given if value is not None}
         for key, value in self.act(observation, mask, states).items():
             tensordict.set(key, value)
         return tensordict
@@ -76,14 +65,23 @@ class TeamPolicy(TensorDictModuleBase):
     def act(
         self, observation: Tensor, mask: Tensor, states: dict[str, Tensor]
     ) -> dict[str | tuple[str, str], Tensor]:
-        """Compute :attr:`out_keys` from tensors; ``states`` holds ``is_init`` and hidden states."""
-        group, lead = self.model.agent_group, observation.shape[:-1]
-        hidden = {key: states[key] for key in self.state_shapes}
-        team = TensorDict({"observation": observation, **hidden}, lead)
-        data = TensorDict({group: team}, lead[:-1])
+        """Compute :attr:`out_keys` from tensors; ``states`` holds ``is_init`` and hidden states.
+
+        States that are left out are zeros, ``is_init`` is false then. The network may be on another
+        device.
+        """
+        group, device = self.model.agent_group, next(self.model.parameters()).device
+        *batch, _, _ = observation.shape
+        hidden = {
+            key: states[key] if key in states else observation.new_zeros(*batch, *shape)
+            for key, shape in self.state_shapes.items()
+        }
+        team = TensorDict({"observation": observation, **hidden}, observation.shape[:-1])
+        data = TensorDict({group: team}, batch)
         if self.is_recurrent:
-            data.set("is_init", states["is_init"])
-        data = self.model(data)
+            never = torch.zeros(*batch, 1, dtype=torch.bool, device=observation.device)
+            data.set("is_init", states.get("is_init", never))
+        data = self.model(data.to(device)).to(observation.device)
         values = data.get(self.model.out_key)
         return {
             self.out_key: values,

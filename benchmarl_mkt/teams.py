@@ -14,7 +14,7 @@ from benchmarl.experiment import Experiment
 
 from benchmarl_mkt import register
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import Score, play, random_policy, teachers_policy
+from benchmarl_mkt.evaluation import COPIES, Score, play_on, random_policy, stage, teachers_policy
 from benchmarl_mkt.teachers.load import Teacher, load_teacher
 from benchmarl_mkt.teachers.store import METADATA
 from benchmarl_mkt.teachers.train import export_teacher
@@ -93,5 +93,7 @@ def evaluate_team(
     """
     task = team_task(team)
     policies = {"team": teachers_policy(team), "random": random_policy(team)}
-    played = {who: play(task, policy, episodes, seed) for who, policy in policies.items()}
+    copies = min(agents.metadata.get("copies", COPIES) for agents in team.values())
+    with stage(task, min(copies, episodes)) as env:
+        played = {who: play_on(env, policy, episodes, seed) for who, policy in policies.items()}
     return {name: {who: played[who].score(name) for who in played} for name in team}

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import Policy, Score, play, random_policy, teachers_policy
+from benchmarl_mkt.evaluation import (
+    COPIES,
+    Policy,
+    Score,
+    play_on,
+    random_policy,
+    stage,
+    teachers_policy,
+)
 from benchmarl_mkt.teachers.find import team_specs
 from benchmarl_mkt.teachers.load import Teacher
 from benchmarl_mkt.teachers.store import write_teacher
@@ -56,21 +64,21 @@ def zero_shot(
     (name,) = (entry.name for entry in new.team_configs)
     fitting = _fitting(team, new, name, task, source)
 
-    def score(policy: Policy, seed: int) -> Score:
-        return play(new, policy, episodes, seed).score(name)
+    copies = min(agents.metadata.get("copies", COPIES) for agents in team.values())
+    with stage(new, min(copies, episodes)) as env:
 
-    sources = {
-        known: score(teachers_policy({name: agents}), (seed + _SELECTION) % 2**32)
-        for known, agents in fitting.items()
-    }
-    best = max(sources, key=lambda known: sources[known].level)
-    return Transfer(
-        sources,
-        best,
-        score(teachers_policy({name: fitting[best]}), seed),
-        score(random_policy([name]), seed),
-        new.single(name).config,
-    )
+        def score(policy: Policy, seed: int) -> Score:
+            return play_on(env, policy, episodes, seed).score(name)
+
+        sources = {
+            known: score(teachers_policy({name: agents}), (seed + _SELECTION) % 2**32)
+            for known, agents in fitting.items()
+        }
+        best = max(sources, key=lambda known: sources[known].level)
+        chosen = score(teachers_policy({name: fitting[best]}), seed)
+        return Transfer(
+            sources, best, chosen, score(random_policy([name]), seed), new.single(name).identity
+        )
 
 
 def save_team(

@@ -165,3 +165,11 @@ def hydra_overrides(folder: Path) -> list[str]:
         f"experiment.{key}={texts.get(value, value) if isinstance(value, bool) else value}"
         for key, value in values.items()
     ]
+
+
+def team_state(env, data, task: str):
+    """The state [*B, S] of a task in a multi-task environment: its own, or its observations."""
+    length = env.teams[task].state_length
+    if length is None:
+        return data["state", task]
+    return data[task, "observation"][..., :length].flatten(-2)

@@ -25,6 +25,7 @@ DEFAULTS = {
     "masked": False,  # whether action (t + i) % n_actions of agent i is unavailable at time t
     "limit": 100,  # max_steps of the task
     "wins": False,  # whether an episode is won by ending with action 1 of the first agent
+    "state": False,  # whether the task has a state of its own, of two numbers
     "breaks": None,  # [steps, "nan" or "error"]: what happens after so many steps
 }
 
@@ -74,6 +75,8 @@ class ToyEnv(EnvBase):
                 )
             action[group] = Composite(action=Categorical(n_actions, shape=shape), shape=shape)
             reward[group] = Composite(reward=Unbounded((*shape, 1)), shape=shape)
+        if self.config["state"]:
+            observation["state"] = Unbounded((*batch, 2))
         if self.config["wins"]:
             battle_won = Categorical(2, shape=batch, dtype=torch.bool)
             observation["info"] = Composite(battle_won=battle_won, shape=batch)
@@ -134,6 +137,8 @@ class ToyEnv(EnvBase):
             },
             batch_size=self.batch_size,
         )
+        if self.config["state"]:
+            out["state"] = torch.stack([self._t / 5, self._length / 5], -1)
         if self.config["wins"]:
             flags = torch.zeros_like(self._t, dtype=torch.bool) if won is None else won
             out["info"] = TensorDict({"battle_won": flags}, batch_size=self.batch_size)
@@ -181,7 +186,8 @@ class ToyClass(TaskClass):
         }
 
     def state_spec(self, env):
-        return None
+        spec = env.full_observation_spec_unbatched
+        return Composite(state=spec["state"]) if self.config["state"] else None
 
     def action_mask_spec(self, env):
         return self._select(env, "action_mask") if self.config["masked"] else None

@@ -62,10 +62,10 @@ class Mkt(Algorithm):
         self.teachers: dict[str, Teacher] = {}
         if self.config.uses_teacher:
             self.teachers = find_teachers(self.config, experiment.task, experiment.test_env)
-        self.state_sizes = {
-            task: spec.shape[-1]
-            for task, spec in experiment.task.group_state_spec(experiment.test_env).items()
-        }
+        teams = experiment.test_env.teams
+        self.state_sizes = {task: teams[task].state_size for task in self.tasks}
+        lengths = {task: teams[task].state_length for task in self.tasks}
+        self.state_lengths = {task: n for task, n in lengths.items() if n is not None}
         self.largest_values = self._largest_values(experiment.test_env)
         self.has_rnn = True  # BenchMARL then keeps batches as segments [B, T]
         self._student: tuple[MktLoss, TargetNetUpdater] | None = None
@@ -171,7 +171,8 @@ class Mkt(Algorithm):
 
     def process_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Cut a batch [B, T] into segments with T + 1 observations."""
-        return make_segments(batch, self.tasks)
+        loss, _ = self.get_loss_and_updater(self.tasks[0])
+        return make_segments(batch, self.tasks, states=loss.network.mixer.reads_state)
 
     def _get_loss(
         self, group: str, policy_for_loss: TensorDictModule | None, continuous: bool
@@ -191,6 +192,7 @@ class Mkt(Algorithm):
                 standardise=self.config.standardise_rewards,
                 hysteresis=self.config.hysteresis,
                 lmbda=self.config.lmbda,
+                state_lengths=self.state_lengths,
             ),
             True,
         )

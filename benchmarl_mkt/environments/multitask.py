@@ -10,14 +10,16 @@ from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
 from torchrl.data import Composite, Unbounded
-from torchrl.envs import EnvBase, Transform
+from torchrl.envs import EnvBase, ExcludeTransform, Transform
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
 from benchmarl_mkt.environments.own_episode import OwnEpisode
 from benchmarl_mkt.environments.rounds import MultiTaskEnv
-from benchmarl_mkt.environments.task_set import MultiTaskConfig, parse_tasks
+from benchmarl_mkt.environments.task_set import RUN_FIELDS, MultiTaskConfig, parse_tasks
 from benchmarl_mkt.environments.team import REWARDS, Team
 from benchmarl_mkt.environments.wins import TEAMS_WON, win_rate
+
+FINAL_EPISODES = 500
 
 
 class MultiTaskClass(DiscreteTaskClass):
@@ -40,12 +42,25 @@ class MultiTaskClass(DiscreteTaskClass):
         super().__init__(name, asdict(MultiTaskConfig(**(config or {}))))
         if self.config["reward"] not in REWARDS:
             raise ValueError(f"reward: {self.config['reward']!r} must be one of {REWARDS}")
+        final = self.config["final_episodes"]
+        if final is not None and (type(final) is not int or final < 1):
+            raise ValueError(f"final_episodes: {final!r} must be null or at least 1")
         self.team_configs = parse_tasks(self.config["tasks"])
         only, names = self.config["only"], [team.name for team in self.team_configs]
         if only is not None:
             if only not in names:
                 raise ValueError(f"only: {only!r} is not in the task set; it has {names}")
             self.team_configs = [self.team_configs[names.index(only)]]
+
+    @property
+    def final_episodes(self) -> int:
+        """Episodes that score a finished run and its teachers."""
+        return self.config["final_episodes"] or FINAL_EPISODES
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The configuration without what says how the set is run."""
+        return {key: value for key, value in self.config.items() if key not in RUN_FIELDS}
 
     def single(self, name: str) -> MultiTaskClass:
         """Return the same task set reduced to the one named, as its teacher is trained on."""
@@ -75,6 +90,7 @@ class MultiTaskClass(DiscreteTaskClass):
                     opponents=team.opponents,
                     seed=seed,
                     device=device,
+                    parallel=self.config["parallel_collection"],
                     **shared,
                 )
                 for team in configs
@@ -94,13 +110,16 @@ class MultiTaskClass(DiscreteTaskClass):
         return self._select(env, "action_mask")
 
     def group_state_spec(self, env: EnvBase) -> dict[str, Unbounded]:
-        """Return the spec [S] of each group's state, at ``("state", group)``."""
-        spec = env.full_observation_spec_unbatched["state"]
-        return {group: spec[group] for group in env.group_map}
+        """Return the spec [S] of each group's state, its own or that of all its observations."""
+        return {name: Unbounded((team.state_size,)) for name, team in env.teams.items()}
 
     def get_replay_buffer_transforms(self, env: EnvBase, group: str) -> list[Transform]:
-        """Show built-in algorithms the team's own episodes; MKT has a buffer of its own."""
-        return [OwnEpisode(group)]
+        """Show built-in algorithms the team's own episodes, without states, which they never read.
+
+        MKT has a buffer of its own.
+        """
+        states = ExcludeTransform("state", ("next", "state"), inverse=True)
+        return [OwnEpisode(group), states]
 
     @staticmethod
     def log_info(batch: TensorDictBase) -> dict[str, float]:

@@ -6,6 +6,7 @@ algorithms work on it unchanged.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,10 +32,12 @@ class MultiTaskEnv(LeavesEnv):
 
     Per team (group) of N agents: ``observation`` [B, N, D], ``action_mask`` [B, N, A], ``action``
     [B, N], ``reward`` [B, N, 1] (the team's reward, the same for every agent) and ``done``,
-    ``terminated``, ``truncated`` [B, N, 1]. Besides, ``("state", group)`` [B, S] and
-    ``("active", group)`` [B, 1]: true in the steps that belong to the team's episode; of tasks that
-    know victories ``("won", group)`` [B, 1], which stays true until the round ends. The root is
-    ``terminated`` if every team's episode ended so, else ``truncated``.
+    ``terminated``, ``truncated`` [B, N, 1]. Besides, ``("active", group)`` [B, 1]: true in the
+    steps that belong to the team's episode; of tasks that have a state of their own
+    ``("state", group)`` [B, S], that of the others is in their observations (``state_length`` of
+    :class:`~benchmarl_mkt.environments.Team`); of tasks that know victories ``("won", group)``
+    [B, 1], which stays true until the round ends. The root is ``terminated`` if every team's
+    episode ended so, else ``truncated``.
 
     Args:
         teams: the teams; their names are the groups.
@@ -50,26 +53,30 @@ class MultiTaskEnv(LeavesEnv):
         self._finished = {name: self._flags() for name in self.teams}
         self._idle = dict(self._finished)  # before the last step
         self._with_wins = [team.name for team in teams if team.knows_wins]
+        self._with_state = [team.name for team in teams if team.state_length is None]
         self._make_specs()
         if seed is not None:
-            self.set_seed(seed)
+            with contextlib.suppress(NotImplementedError):  # each copy was made with a seed
+                self.set_seed(seed)
 
     def _flags(self) -> Tensor:
         return torch.zeros(self.batch_size, dtype=torch.bool, device=self.device)
 
     def _make_specs(self) -> None:
         batch = self.batch_size
+        flag = Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
         observation = Composite(
-            {"state": Composite(shape=batch), "active": Composite(shape=batch)}, shape=batch
+            {"active": Composite({name: flag.clone() for name in self.teams}, shape=batch)},
+            shape=batch,
         )
         if self._with_wins:
-            observation[TEAMS_WON] = Composite(
-                {
-                    name: Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
-                    for name in self._with_wins
-                },
-                shape=batch,
-            )
+            wins = {name: flag.clone() for name in self._with_wins}
+            observation[TEAMS_WON] = Composite(wins, shape=batch)
+        if self._with_state:
+            states = {
+                name: Unbounded((*batch, self.teams[name].state_size)) for name in self._with_state
+            }
+            observation["state"] = Composite(states, shape=batch)
         action, reward = Composite(shape=batch), Composite(shape=batch)
         done = Composite(done_leaves((*batch, 1)), shape=batch)
         for name, team in self.teams.items():
@@ -79,8 +86,6 @@ class MultiTaskEnv(LeavesEnv):
                 action_mask=Binary(shape=(*shape, team.n_actions), dtype=torch.bool),
                 shape=shape,
             )
-            observation["state", name] = Unbounded((*batch, team.state_size))
-            observation["active", name] = Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
             action[name] = Composite(action=Categorical(team.n_actions, shape=shape), shape=shape)
             reward[name] = Composite(reward=Unbounded((*shape, 1)), shape=shape)
             done[name] = Composite(done_leaves((*shape, 1)), shape=shape)
@@ -90,8 +95,19 @@ class MultiTaskEnv(LeavesEnv):
         self.done_spec = done.to(self.device)
 
     def _set_seed(self, seed: int | None) -> None:
+        """Seed every team.
+
+        Raises:
+            NotImplementedError: naming the teams that take no seeds; the others are seeded.
+        """
+        refused = []
         for index, team in enumerate(self.teams.values()):
-            team.set_seed(None if seed is None else seed + 1009 * index)
+            try:
+                team.set_seed(None if seed is None else seed + 1009 * index)
+            except NotImplementedError:
+                refused.append(team.name)
+        if refused:
+            raise NotImplementedError(f"{', '.join(refused)}: the game takes no seeds")
 
     def reset_leaves(self, mask: Tensor | None) -> Leaves:
         mask = ~self._flags() if mask is None else mask.view(self.batch_size)
@@ -134,7 +150,8 @@ class MultiTaskEnv(LeavesEnv):
             leaves[name, "reward"] = step.reward.view(-1, 1, 1)
             leaves[name, "done"] = finished
             leaves[name, "terminated"] = step.terminated.view(-1, 1, 1)
-            leaves["state", name] = step.state
+            if name in self._with_state:
+                leaves["state", name] = step.state
             if name in self._with_wins:
                 leaves[TEAMS_WON, name] = step.won.unsqueeze(-1)
         return leaves
@@ -160,7 +177,7 @@ class MultiTaskEnv(LeavesEnv):
         for team in self.teams.values():
             if not team.env.is_closed:
                 team.env.close()
-        # TorchRL's SerialEnv gives threads back that it has not taken.
+        # TorchRL's SerialEnv and ParallelEnv give threads back that they have not taken.
         torch.set_num_threads(threads)
 
 

@@ -18,6 +18,10 @@ from benchmarl_mkt.environments.wins import TEAMS_WON
 _RESERVED = ("state", "active", "done", "terminated", "truncated", "next", "student", TEAMS_WON)
 
 
+# Of the fields below, those that say how a set is run and not what it is.
+RUN_FIELDS = {"parallel_collection", "final_episodes"}
+
+
 @dataclass
 class MultiTaskConfig:
     """Schema of ``conf/task/multitask/*.yaml``.
@@ -29,12 +33,18 @@ class MultiTaskConfig:
         agent_id: append the one-hot agent id to the observations (paper's Table III: yes).
         reward: ``sum`` or ``mean`` of the agents' rewards (EPyMARL, and so the paper, sums).
         only: name of the one task of the set to keep, for single-task runs; None keeps all.
+        parallel_collection: run the copies of tasks that are not vectorised in processes of their
+            own. In Hydra it is ``experiment.parallel_collection``.
+        final_episodes: episodes that score a finished run, its teachers and its best policy; None
+            is 500, and ten times an evaluation's for the best policy.
     """
 
     tasks: list[Any] = field(default_factory=list)
     agent_id: bool = True
     reward: str = "sum"
     only: str | None = None
+    parallel_collection: bool = False
+    final_episodes: int | None = None
 
 
 @dataclass

@@ -11,9 +11,10 @@ from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.data import Categorical
-from torchrl.envs import Compose, EnvBase, SerialEnv, TransformedEnv
+from torchrl.data import Categorical, MultiCategorical
+from torchrl.envs import EnvBase
 
+from benchmarl_mkt.environments.copies import make_copies
 from benchmarl_mkt.environments.leaves import LeavesEnv
 from benchmarl_mkt.environments.opponents import FrozenPolicy
 from benchmarl_mkt.environments.wins import WON
@@ -27,7 +28,7 @@ class TeamStep(NamedTuple):
 
     observation: Tensor  # [B, N, D] float32
     action_mask: Tensor  # [B, N, A] bool, true = available
-    state: Tensor  # [B, S] float32
+    state: Tensor | None  # the task's own [B, S] float32; None where it has none
     reward: Tensor  # [B] float32
     terminated: Tensor  # [B] bool
     truncated: Tensor  # [B] bool
@@ -38,13 +39,17 @@ class Team:
     """A BenchMARL task with discrete actions, seen as one team.
 
     Merges the controlled agent groups in the task's order, pads observations with zeros to the
-    longest and actions with masked ones to the most, appends a one-hot agent id, builds the state
-    (the task's own, else all padded observations in a row) and adds the agents' rewards up.
-    Groups with a frozen opponent act by themselves. An episode that reaches the task's
-    ``max_steps`` ends as truncated.
+    longest and actions with masked ones to the most, appends a one-hot agent id and adds the
+    agents' rewards up. An observation entry [B, n] is one number per agent, [B, n, 1]. Groups with
+    a frozen opponent act by themselves. An episode that reaches the task's ``max_steps`` ends as
+    truncated.
 
-    Attribute ``knows_wins`` tells whether the task says which episodes were won, ``max_return``
-    the largest possible team return if the task's environment has an attribute ``max_return``.
+    Attributes:
+        knows_wins: whether the task says which episodes were won.
+        max_return: the largest possible team return, if the environment has such an attribute.
+        state_size: S of the task's own state, else of the agents' padded observations in a row.
+        state_length: how many first entries of an observation the state is made of in the second
+            case, N state_length = S; None in the first.
 
     Args:
         task: the BenchMARL task.
@@ -55,10 +60,11 @@ class Team:
         opponents: agent group -> frozen policy (a shipped name or a path).
         seed: seed of the environment.
         device: device of the tensors.
+        parallel: run the copies of a task that is not vectorised in processes of their own.
 
     Raises:
-        ValueError: if the task has no discrete actions, the reward or a group is unknown, or an
-            opponent does not fit its group.
+        ValueError: if the task has no discrete actions, the reward or a group is unknown, an
+            opponent does not fit its group, or the task cannot be set up.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class Team:
         opponents: Mapping[str, str] | None = None,
         seed: int | None = None,
         device: DEVICE_TYPING = "cpu",
+        parallel: bool = False,
     ):
         if reward not in REWARDS:
             raise ValueError(f"reward: {reward!r} of task '{name}' must be one of {REWARDS}")
@@ -80,56 +87,63 @@ class Team:
                 "ones, choose a task that supports them"
             )
         self.name = name
-        self.env = _batched(task, num_envs, seed, device)
-        self.max_steps = task.max_steps(self.env)
         self._agent_id = agent_id
         self._mean_reward = reward == "mean"
-        self._serial = isinstance(getattr(self.env, "base_env", self.env), SerialEnv)
-        self._read_specs(task, dict(opponents or {}))
-        limit = getattr(self.env, "max_return", None)  # of every agent
-        agents = 1 if self._mean_reward else self.n_agents
-        self.max_return = None if limit is None else limit * agents
-        self._elapsed = torch.zeros(num_envs, dtype=torch.long, device=device)
+        try:
+            self.env, one = make_copies(task, num_envs, seed, device, parallel)
+            self.vectorised = one is self.env
+            self._read(task, one, num_envs, dict(opponents or {}))
+            if parallel and not self.vectorised:
+                one.close()  # the copies are in processes of their own
+        except (ValueError, ImportError):
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split()) or "no reason given"
+            raise ValueError(
+                f"tasks: '{name}' cannot be set up ({type(error).__name__}: {reason:.300})"
+            ) from error
+        self._elapsed = torch.zeros(num_envs, dtype=torch.long, device=self.env.device)
         self._current: Any = {}  # the task's entries of now
         self._shown: TeamStep | None = None
 
-    def _read_specs(self, task: TaskClass, opponents: dict[str, str]) -> None:
-        env, name = self.env, self.name
-        group_map = task.group_map(env)
+    def _read(self, task: TaskClass, one: EnvBase, batch: int, opponents: dict[str, str]) -> None:
+        """Read groups, sizes and limits from ``one`` copy of the task, or from all if vectorised.
+
+        Copies run side by side give lists of the first and sizes that are multiplied.
+        """
+        name, group_map = self.name, task.group_map(one)
         unknown = set(opponents) - set(group_map)
         if unknown or not set(group_map) - set(opponents):
             raise ValueError(
                 f"opponents: of task '{name}' must be some, not all, of its groups "
                 f"{sorted(group_map)}, got {sorted(opponents)}"
             )
+        self.max_steps = task.max_steps(one)
         self._groups = [group for group in group_map if group not in opponents]
         self._sizes = [len(group_map[group]) for group in self._groups]
-        observation_spec, action_spec = task.observation_spec(env), task.action_spec(env)
-        mask_spec, state_spec = task.action_mask_spec(env), task.state_spec(env)
+        observation_spec, action_spec = task.observation_spec(one), task.action_spec(one)
+        mask_spec, state_spec = task.action_mask_spec(one), task.state_spec(one)
         self._leaves = {
             group: [(group, *_as_tuple(key)) for key in observation_spec[group].keys(True, True)]
             for group in group_map
         }
         lengths = {
-            group: sum(observation_spec[key].shape[1:].numel() for key in self._leaves[group])
+            group: sum(self._entry_size(key, observation_spec[key]) for key in self._leaves[group])
             for group in group_map
         }
-        self._counts = []
-        for group in self._groups:
-            spec = action_spec[group, "action"]
-            if not isinstance(spec, Categorical):
-                raise ValueError(
-                    f"tasks: '{name}' has actions of {type(spec).__name__} in group '{group}'; "
-                    "one categorical action per agent is needed"
-                )
-            self._counts.append(int(spec.space.n))
-        self._has_mask = mask_spec is not None
-        self.knows_wins = WON in env.full_observation_spec.keys(True, True)
+        self._counts = [self._action_count(group, action_spec) for group in self._groups]
+        masks = () if mask_spec is None else mask_spec.keys(True, True)
+        self._masked = [group for group in self._groups if (group, "action_mask") in masks]
+        self.knows_wins = WON in one.full_observation_spec.keys(True, True)
         self._state_key = None if state_spec is None else next(iter(state_spec.keys(True, True)))
         self.n_agents = sum(self._sizes)
         self.n_actions = max(self._counts)
+        limit = getattr(one, "max_return", None)  # of every agent
+        agents = 1 if self._mean_reward else self.n_agents
+        self.max_return = None if limit is None else limit * agents
         self._length = max(lengths[group] for group in self._groups)
         self.observation_size = self._length + (self.n_agents if self._agent_id else 0)
+        self.state_length = self._length if state_spec is None else None
         self.state_size = (
             self.n_agents * self._length
             if state_spec is None
@@ -142,24 +156,43 @@ class Team:
         }
         stops = list(itertools.accumulate(self._sizes))
         self._spans = list(zip([0, *stops], stops))  # first and past-the-last agent of each group
-        batch = env.batch_size[0]
+        device = self.env.device
         ids = torch.eye(self.n_agents) if self._agent_id else torch.zeros(self.n_agents, 0)
         self._tails = {  # what follows a group's observations: zero padding, and the agent ids
             group: torch.nn.functional.pad(ids[start:stop], (self._length - lengths[group], 0))
-            .to(env.device)
+            .to(device)
             .expand(batch, -1, -1)
             for group, (start, stop) in zip(self._groups, self._spans)
         }
-        self._never = torch.zeros(batch, dtype=torch.bool, device=env.device)
+        self._never = torch.zeros(batch, dtype=torch.bool, device=device)
         self._existing = torch.zeros(
-            batch, self.n_agents, self.n_actions, dtype=torch.bool, device=env.device
+            batch, self.n_agents, self.n_actions, dtype=torch.bool, device=device
         )  # actions that are no padding
         for (start, stop), count in zip(self._spans, self._counts):
             self._existing[:, start:stop, :count] = True
 
+    def _entry_size(self, key: tuple[str, ...], spec) -> int:
+        """How many numbers per agent an observation entry [n, ...] holds."""
+        if -1 in spec.shape:
+            raise ValueError(
+                f"tasks: '{self.name}' has agents of one group that see entries '{'.'.join(key)}' "
+                "of different sizes; give them groups of their own (group_map), which are padded"
+            )
+        return spec.shape[1:].numel()
+
+    def _action_count(self, group: str, action_spec) -> int:
+        """The number of actions of a group's agents."""
+        spec = action_spec[group, "action"]
+        if not isinstance(spec, Categorical) or isinstance(spec, MultiCategorical):
+            raise ValueError(
+                f"tasks: '{self.name}' has actions of {type(spec).__name__} in group '{group}'; "
+                "one categorical action per agent is needed"
+            )
+        return int(spec.space.n)
+
     def _load_opponent(self, group: str, source: str, length: int, action_spec) -> FrozenPolicy:
         policy = FrozenPolicy.load(source).to(self.env.device)
-        n_actions = int(action_spec[group, "action"].space.n)
+        n_actions = self._action_count(group, action_spec)
         if (policy.sizes[0], policy.sizes[-1]) != (length, n_actions):
             raise ValueError(
                 f"opponents: '{source}' maps {policy.sizes[0]} observations to {policy.sizes[-1]} "
@@ -168,15 +201,21 @@ class Team:
         return policy
 
     def set_seed(self, seed: int | None) -> None:
-        """Seed the task's environment."""
-        self.env.set_seed(seed)
+        """Seed the task's environment.
+
+        Raises:
+            NotImplementedError: if it takes no seeds.
+        """
+        # In a process of its own a copy cannot change this one's random state either.
+        with torch.random.fork_rng(devices=[], enabled=not self.vectorised):
+            self.env.set_seed(seed)
 
     def reset(self, mask: Tensor | None = None) -> TeamStep:
         """Start new episodes in the copies of ``mask`` [B] (all, if None)."""
         everywhere = mask is None or self._shown is None or bool(mask.all())
         self._current = self._reset_task(None if everywhere else mask)
         self._elapsed[... if everywhere else mask] = 0
-        shown = self._read(self._current, None)
+        shown = self._show(self._current, None)
         self._shown = shown if everywhere else self._merge(shown, mask)
         return self._shown
 
@@ -205,7 +244,7 @@ class Team:
             actions[group] = policy(self._flat(self._current, group))
         reach = self._begin_task(
             {(group, "action"): chosen for group, chosen in actions.items()},
-            active if self._serial and not everyone else None,
+            None if self.vectorised or everyone else active,
         )
         self._elapsed += 1  # of idle copies it is of no use
         return lambda: self._end_step(reach(), None if everyone else active)
@@ -213,7 +252,7 @@ class Team:
     def _end_step(self, reached: TensorDictBase | dict, active: Tensor | None) -> TeamStep:
         """Show what was ``reached`` by the ``active`` copies [B], all if None."""
         self._current = reached
-        shown = self._read(self._current, self._elapsed)
+        shown = self._show(self._current, self._elapsed)
         if active is not None:
             shown = self._merge(shown, active)
             shown = shown._replace(reward=shown.reward * active)
@@ -234,9 +273,9 @@ class Team:
         """Begin to step the task's copies of ``stepped`` [B], all if None."""
         if isinstance(self.env, LeavesEnv):
             return self.env.begin_step(actions)
-        # Stepping a part of a SerialEnv, TorchRL fills the rest from the request's observations.
-        request = self._current.empty() if stepped is None else self._current.clone(False)
-        request.update(actions)
+        # What was shown goes along: transforms with a state read it, and TorchRL shows it again of
+        # copies that rest.
+        request = self._current.clone(False).update(actions)
         if stepped is not None:
             request.set("_step", stepped.unsqueeze(-1))
         return lambda: self.env.step(request).get("next")
@@ -257,25 +296,23 @@ class Team:
         """Take ``new`` where ``mask`` [B] is true, else what was shown before."""
         return TeamStep(
             *(
-                torch.where(mask.view(-1, *[1] * (fresh.ndim - 1)), fresh, old)
+                None if fresh is None else torch.where(_beside(mask, fresh), fresh, old)
                 for fresh, old in zip(new, self._shown)
             )
         )
 
     def _flat(self, data: TensorDictBase | dict, group: str) -> Tensor:
         """Concatenate a group's observation entries: [B, n, d]."""
-        leaves = [data.get(key) for key in self._leaves[group]]
-        flat = [leaf.flatten(2) if leaf.ndim > 3 else leaf for leaf in leaves]
+        flat = [_per_agent(data.get(key)) for key in self._leaves[group]]
         return (flat[0] if len(flat) == 1 else torch.cat(flat, -1)).float()
 
-    def _read(self, data: TensorDictBase | dict, elapsed: Tensor | None) -> TeamStep:
+    def _show(self, data: TensorDictBase | dict, elapsed: Tensor | None) -> TeamStep:
         """Turn the task's entries into the team's view; ``elapsed`` None marks a reset."""
         seen = [torch.cat((self._flat(data, g), self._tails[g]), -1) for g in self._groups]
         observation = seen[0] if len(seen) == 1 else torch.cat(seen, 1)
-        if self._state_key is None:
-            state = observation[..., : self._length].flatten(1)
-        else:
-            state = data.get(self._state_key).flatten(1).float()
+        state = None
+        if self._state_key is not None:
+            state = data.get(self._state_key).reshape(-1, self.state_size).float()
         never = self._never
         if elapsed is None:
             reward, terminated, truncated = never.float(), never, never
@@ -291,26 +328,25 @@ class Team:
 
     def _masks(self, data: TensorDictBase | dict) -> Tensor:
         """Availability [B, N, A]: the task's own masks, and false for padded actions."""
-        if not self._has_mask:
-            return self._existing.clone()
-        if len(self._groups) == 1:  # nothing to pad
+        if len(self._groups) == 1 and self._masked:  # nothing to pad
             return data.get((self._groups[0], "action_mask"))
-        masks = torch.zeros_like(self._existing)
+        masks = self._existing.clone()
         for group, (start, stop), count in zip(self._groups, self._spans, self._counts):
-            masks[:, start:stop, :count] = data.get((group, "action_mask"))
+            if group in self._masked:
+                masks[:, start:stop, :count] = data.get((group, "action_mask"))
         return masks
 
 
-def _batched(task: TaskClass, num_envs: int, seed: int | None, device: DEVICE_TYPING) -> EnvBase:
-    """Build ``num_envs`` copies of a task with its transforms, vectorised or one by one."""
-    make = task.get_env_fun(num_envs, continuous_actions=False, seed=seed, device=device)
-    env = make()
-    if env.batch_size != torch.Size([num_envs]):
-        env.close()
-        env = SerialEnv(num_envs, make)
-        env.set_seed(seed)
-    transforms = task.get_env_transforms(env)
-    return TransformedEnv(env, Compose(*transforms)) if transforms else env
+def _per_agent(entry: Tensor) -> Tensor:
+    """An observation entry [B, n, ...] as [B, n, d]; one number per agent is [B, n, 1]."""
+    if entry.ndim == 2:
+        return entry.unsqueeze(-1)
+    return entry.flatten(2) if entry.ndim > 3 else entry
+
+
+def _beside(mask: Tensor, entry: Tensor) -> Tensor:
+    """``mask`` [B] with as many dimensions as ``entry`` [B, ...]."""
+    return mask.view(-1, *[1] * (entry.ndim - 1))
 
 
 def _as_tuple(key) -> tuple:

@@ -29,6 +29,8 @@ class MultiTaskMixer(nn.Module):
         hypernet_embed_dim: hidden units of the hypernetworks (64).
     """
 
+    reads_state = True
+
     def __init__(
         self,
         state_sizes: Mapping[str, int],
@@ -66,7 +68,9 @@ class MultiTaskMixer(nn.Module):
 class VdnMixer(nn.Module):
     """VDN (`arXiv:1706.05296 <https://arxiv.org/abs/1706.05296>`_): the sum of the values."""
 
-    def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
+    reads_state = False
+
+    def forward(self, task: str, values: Tensor, state: Tensor | None) -> Tensor:
         """Sum values [*B, n_agents] into [*B]; the state is not used."""
         return values.sum(-1)
 
@@ -83,6 +87,8 @@ class VdnStateMixer(nn.Module):
         state_embed_dim: size of SE_k's output.
         hypernet_embed_dim: hidden units of V.
     """
+
+    reads_state = True
 
     def __init__(
         self,
@@ -128,6 +134,8 @@ class AttentionMixer(nn.Module):
         heads: number of attention heads.
     """
 
+    reads_state = True
+
     def __init__(
         self,
         state_sizes: Mapping[str, int],
@@ -169,7 +177,9 @@ class AttentionMixer(nn.Module):
 class IndependentMixer(nn.Module):
     """No mixing: every agent learns from its own value, as independent Q-learners do."""
 
-    def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
+    reads_state = False
+
+    def forward(self, task: str, values: Tensor, state: Tensor | None) -> Tensor:
         """Return the values [*B, n_agents] themselves; the state is not used."""
         return values
 

@@ -34,8 +34,9 @@ class MktLoss(LossModule):
                 bootstrap [B, T], teacher_values [B, T, N, A], is_init [B, T+1, 1]}}
 
     ``active`` steps count in the losses; of them, those with ``bootstrap`` false (their next
-    observation is lost) take no part in TD. ``teacher_values`` may be missing while a = 1; only a
-    recurrent student needs ``is_init``.
+    observation is lost) take no part in TD. ``teacher_values`` may be missing while a = 1,
+    ``state`` where the mixer reads none or ``state_lengths`` has the task; only a recurrent student
+    needs ``is_init``.
 
     Args:
         network: the student, as :class:`~benchmarl_mkt.models.StudentNetwork`: called with
@@ -47,6 +48,7 @@ class MktLoss(LossModule):
         standardise: standardise rewards per minibatch (Table III: yes).
         hysteresis: weight of negative TD errors (1: all errors count the same).
         lmbda: lambda of Peng's Q(lambda), 0 to 1 (Eq. 5: 0, one step).
+        state_lengths: task -> L, if its state is the first L entries of all agents' observations.
 
     The returned tensordict has ``loss`` (to minimise) and, detached, ``kl``, ``td``, ``q_tot``
     and ``alpha``, means over the batch's tasks; ``last_terms`` keeps them apart, task by task.
@@ -86,6 +88,7 @@ class MktLoss(LossModule):
         standardise: bool = True,
         hysteresis: float = 1.0,
         lmbda: float = 0.0,
+        state_lengths: Mapping[str, int] | None = None,
     ):
         super().__init__()
         self.tasks = list(network.embeddings)
@@ -101,6 +104,7 @@ class MktLoss(LossModule):
         self.share_temperature = share_temperature
         self.double_q, self.standardise = double_q, standardise
         self.hysteresis, self.lmbda = hysteresis, lmbda
+        self.state_lengths = dict(state_lengths or {}) if network.mixer.reads_state else {}
         self.register_buffer("alpha", torch.tensor(1.0))
         self.last_terms: dict[str, dict[str, Tensor]] = {}
 
@@ -133,12 +137,16 @@ class MktLoss(LossModule):
     @property
     def in_keys(self) -> list:
         """The entries read, per task."""
-        per_task = [
-            getattr(self.tensor_keys, name)
+        optional = {"is_init", "teacher_values"}
+        return [
+            (task, getattr(self.tensor_keys, name))
+            for task in self.tasks
             for name in self._AcceptedKeys.__dataclass_fields__
-            if name not in ("is_init", "teacher_values")
+            if name not in optional and not (name == "state" and self._lacks_state(task))
         ]
-        return [(task, key) for task in self.tasks for key in per_task]
+
+    def _lacks_state(self, task: str) -> bool:
+        return task in self.state_lengths or not self._bound_network.mixer.reads_state
 
     @in_keys.setter
     def in_keys(self, value: list) -> None:
@@ -173,7 +181,7 @@ class MktLoss(LossModule):
         One forward pass over all T + 1 observations serves the chosen values, the double-Q
         choice of the next action and the student's policy.
         """
-        batches = {task: self._unpack(tensordict.get(task)) for task in tasks}
+        batches = {task: self._unpack(task, tensordict.get(task)) for task in tasks}
         observations = {task: batch["observation"] for task, batch in batches.items()}
         is_init = batches[tasks[0]]["is_init"]
         values = self._bound_network(observations, is_init)  # [B, T+1, N, A]
@@ -189,7 +197,7 @@ class MktLoss(LossModule):
     ) -> dict[str, Tensor]:
         taken = chosen_values(values[:, :-1], batch["action"])
         # [B, T], or [B, T, N] without mixing
-        q_tot = self._bound_network.mixer(task, taken, batch["state"][:, :-1])
+        q_tot = self._bound_network.mixer(task, taken, _steps(batch["state"], slice(None, -1)))
         following = self._next_value(task, batch, values, target_values)
         per_step = q_tot.detach().reshape(*batch["active"].shape, -1).mean(-1)
         return {
@@ -198,11 +206,14 @@ class MktLoss(LossModule):
             "q_tot": masked_mean(per_step, batch["active"]),
         }
 
-    def _unpack(self, batch: TensorDictBase) -> dict[str, Tensor | None]:
-        return {
+    def _unpack(self, task: str, batch: TensorDictBase) -> dict[str, Tensor | None]:
+        entries = {
             name: batch.get(getattr(self.tensor_keys, name), None)
             for name in self._AcceptedKeys.__dataclass_fields__
         }
+        if task in self.state_lengths:
+            entries["state"] = entries["observation"][..., : self.state_lengths[task]].flatten(-2)
+        return entries
 
     @torch.no_grad()
     def _next_value(self, task: str, batch: dict, values: Tensor, target_values: Tensor) -> Tensor:
@@ -210,7 +221,8 @@ class MktLoss(LossModule):
         choosing = (values if self.double_q else target_values)[:, 1:]
         best = greedy_actions(choosing, batch["action_mask"][:, 1:])
         following = chosen_values(target_values[:, 1:], best)
-        return self._bound_target_network.mixer(task, following, batch["state"][:, 1:])
+        ahead = _steps(batch["state"], slice(1, None))
+        return self._bound_target_network.mixer(task, following, ahead)
 
     def _td(self, batch: dict, q_tot: Tensor, following: Tensor) -> Tensor:
         """Eq. 5, mean over the active steps whose next observation is known."""
@@ -237,3 +249,8 @@ class MktLoss(LossModule):
             temperature if self.share_temperature else 1.0,
         )
         return masked_mean(divergence, batch["active"])
+
+
+def _steps(state: Tensor | None, steps: slice) -> Tensor | None:
+    """Some steps of the states [B, T+1, S], if there are any."""
+    return None if state is None else state[:, steps]

@@ -13,24 +13,24 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer
 UPDATES = ("sequential", "joint")
 
 
-def make_segments(batch: TensorDictBase, tasks: list[str]) -> TensorDict:
+def make_segments(batch: TensorDictBase, tasks: list[str], states: bool = True) -> TensorDict:
     """Cut a collected batch [B, T] into B segments with T + 1 observations each.
 
     Reads the entries of :class:`~benchmarl_mkt.environments.MultiTaskEnv`, ``is_init`` if there,
     and ``(task, "teacher_values")`` if there; gives the entries that
-    :class:`~benchmarl_mkt.objectives.MktLoss` reads. The observation after the last step is the
-    one the environment returned, before any reset. Where a round ends inside the segment the next
-    observation belongs to another episode: a time limit there cannot bootstrap, and ``bootstrap``
-    is false.
+    :class:`~benchmarl_mkt.objectives.MktLoss` reads, without ``states`` if nobody needs them. The
+    observation after the last step is the one the environment returned, before any reset. Where a
+    round ends inside the segment the next observation belongs to another episode: a time limit
+    there cannot bootstrap, and ``bootstrap`` is false.
     """
     return TensorDict(
-        {task: _task_segment(batch, task) for task in tasks},
+        {task: _task_segment(batch, task, states) for task in tasks},
         batch_size=batch.batch_size[:1],
         device=batch.device,
     )
 
 
-def _task_segment(batch: TensorDictBase, task: str) -> TensorDict:
+def _task_segment(batch: TensorDictBase, task: str, states: bool) -> TensorDict:
     after, group = batch.get("next"), batch.get(task)
     terminated = _per_team(after.get((task, "terminated")))
     truncated = _per_team(after.get((task, "done"))) & ~terminated
@@ -39,13 +39,14 @@ def _task_segment(batch: TensorDictBase, task: str) -> TensorDict:
     content = {
         "observation": _extended(batch, (task, "observation")),
         "action_mask": _extended(batch, (task, "action_mask")),
-        "state": _extended(batch, ("state", task)),
         "action": group.get("action"),
         "reward": _per_team(after.get((task, "reward"))),
         "terminated": terminated,
         "active": batch.get(("active", task)).squeeze(-1),
         "bootstrap": ~lost,
     }
+    if states and ("state", task) in batch.keys(True):
+        content["state"] = _extended(batch, ("state", task))
     if "teacher_values" in group.keys():
         content["teacher_values"] = group.get("teacher_values")
     if "is_init" in batch.keys():  # a recurrent student starts every segment afresh

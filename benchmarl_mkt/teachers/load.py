@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchrl.data import Categorical, Composite, Unbounded
 
 from benchmarl_mkt.environments import MultiTaskConfig
+from benchmarl_mkt.environments.task_set import RUN_FIELDS
 from benchmarl_mkt.serialisation import model_from_dict
 from benchmarl_mkt.teachers.store import (
     FORMAT,
@@ -168,9 +169,8 @@ def load_teacher(
 def _task_of(config: Any) -> str:
     """The one task in the configuration of a task set, as :class:`MultiTaskClass` has it."""
     (team,) = config["tasks"]
-    if set(config) != set(MultiTaskConfig.__dataclass_fields__) or not isinstance(
-        team["task"], str
-    ):
+    fields = set(MultiTaskConfig.__dataclass_fields__) - RUN_FIELDS
+    if set(config) != fields or not isinstance(team["task"], str):
         raise ValueError(f"its task is {config!r:.80}")
     return team["task"]
 

@@ -22,7 +22,7 @@ from benchmarl_mkt import resume
 from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.callbacks import standard_callbacks
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
+from benchmarl_mkt.evaluation import copies_of, play_on, random_policy, stage, teachers_policy
 from benchmarl_mkt.models.multitask import MultiTaskModel, as_multitask
 from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.find import (
@@ -37,7 +37,6 @@ from benchmarl_mkt.teachers.store import METADATA, Recipe, TeacherStore, write_t
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
 
-SCORING_EPISODES = 500
 _SCORING_SEED = 10_000  # far from the seeds of training
 Progress = Callable[[int, int, float], None]
 
@@ -157,7 +156,8 @@ def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> 
         config = as_multitask(config)
     metadata = {
         "kind": "values" if model.out_key[-1] == "action_value" else "logits",
-        "task": task.config,
+        "task": task.identity,
+        "copies": copies_of(experiment),
         "specs": vars(team_specs(experiment.test_env, group)),
         "model": model_to_dict(config),
         "share_params": experiment.config.share_policy_params,
@@ -175,9 +175,10 @@ def describe(experiment: Experiment, group: str, weights: dict[str, Tensor]) -> 
 
     device = next(model.parameters()).device
     policy = teachers_policy({group: Teacher(model, metadata, Path())}, watch)
-    for name, chosen in (("score", policy), ("random", random_policy([group]))):
-        played = play(task, chosen, SCORING_EPISODES, _SCORING_SEED, device)
-        interval = played.score(group).returns
-        metadata[name] = {**interval._asdict(), "episodes": SCORING_EPISODES}
+    episodes = task.final_episodes
+    with stage(task, min(copies_of(experiment), episodes), device) as env:
+        for name, chosen in (("score", policy), ("random", random_policy([group]))):
+            interval = play_on(env, chosen, episodes, _SCORING_SEED).score(group).returns
+            metadata[name] = {**interval._asdict(), "episodes": episodes}
     seen = torch.cat(values), torch.cat(masks)
     return {**metadata, "temperature": calibrated_temperature(*seen, metadata["kind"])}

@@ -17,6 +17,7 @@ from tests.helpers import (
     make_experiment,
     random_masked,
     task_set,
+    team_state,
 )
 from tests.toys import DEFAULTS, ToyEnv, blocked, toy, toy_observation, toy_reward
 
@@ -102,7 +103,7 @@ def test_one_task_equals_the_bare_environment(agent_id, reward):
         if agent_id:
             assert torch.equal(observation[..., 18:], torch.eye(3).expand(3, 3, 3))
         own_state = expected["agent", "observation"].flatten(1)
-        assert torch.equal(data["state", "simple_spread"], own_state)
+        assert torch.equal(team_state(env, data, "simple_spread"), own_state)
         action = torch.randint(5, (3, 3), generator=generator)
         request = TensorDict({"agent": TensorDict({"action": action}, [3, 3])}, [3])
         expected = bare.step(request)["next"]
@@ -151,12 +152,19 @@ class Model:
         self.t = 0
         self.idle = False  # whether a whole step has passed since the end
         self.won = False if team["wins"] else None
+        self.own_state = team["state"]
 
     @property
     def finished(self):
         return self.t >= self.length
 
     def state(self):
+        """The state of the task's own, else all observations in a row."""
+        if self.own_state:
+            return [self.t / 5, self.own_length / 5]
+        return [number for row in self.rows() for number in row]
+
+    def rows(self):
         longest = max(extra for _, _, extra in self.groups.values())
         return [
             toy_observation(self.t, self.own_length, i, extra) + [0.0] * (longest - extra)
@@ -165,7 +173,7 @@ class Model:
         ]
 
     def observations(self):
-        rows = self.state()
+        rows = self.rows()
         ids = [[float(i == j) for j in range(len(rows))] for i in range(len(rows))]
         return [row + id_ * self.agent_id for row, id_ in zip(rows, ids)]
 
@@ -194,13 +202,14 @@ class Model:
         return earned / len(indices) if self.mean else earned
 
 
-def check_round(data, models, copy):
+def check_round(env, data, models, copy):
     """Compare what the environment shows of one copy with the models."""
     for name, model in models.items():
         group = data[name]
         torch.testing.assert_close(group["observation"][copy], torch.tensor(model.observations()))
         assert group["action_mask"][copy].tolist() == model.mask()
-        torch.testing.assert_close(data["state", name][copy], torch.tensor(model.state()).flatten())
+        state = team_state(env, data, name)[copy]
+        torch.testing.assert_close(state, torch.tensor(model.state()))
         assert data["active", name][copy].item() is not model.finished
         won = data.get(("won", name), None)
         assert (None if won is None else won[copy].item()) is model.won
@@ -232,6 +241,7 @@ TEAM = st.fixed_dictionaries(
         "masked": st.booleans(),
         "limit": st.integers(1, 8),
         "wins": st.booleans(),
+        "state": st.booleans(),
     }
 )
 
@@ -277,7 +287,7 @@ def test_rounds_equal_a_plain_model(teams, copies, seed, reward, agent_id, carel
             assert team["length"] <= length < team["length"] + team["spread"]
     for step in range(60):
         for copy in range(copies):
-            check_round(data, models[copy], copy)
+            check_round(env, data, models[copy], copy)
         drawn = {}
         for name in env.teams:
             mask = data[name, "action_mask"]
@@ -297,7 +307,7 @@ def test_rounds_equal_a_plain_model(teams, copies, seed, reward, agent_id, carel
                 earned = model.step(played[name][copy].tolist())
                 shown = data[name, "reward"][copy].flatten().tolist()
                 assert shown == pytest.approx([earned] * len(model.mask()))
-            check_round(data, models[copy], copy)
+            check_round(env, data, models[copy], copy)
         begin = data["done"].flatten().clone()
         for copy in begin.nonzero().flatten().tolist():
             rounds[copy] += 1

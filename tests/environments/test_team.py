@@ -27,7 +27,8 @@ def test_groups_are_merged_padded_and_numbered(kind, agent_id):
     padded = torch.stack(rows)
     expected = torch.cat([padded, torch.eye(3)], -1) if agent_id else padded
     assert torch.equal(step.observation, expected.expand(2, -1, -1))
-    assert torch.equal(step.state, padded.flatten().expand(2, -1))  # without the agent id
+    assert step.state is None  # it is in the observations, without the agent id
+    assert team.state_length == 5
     assert step.action_mask.tolist() == [[[True, True, False, False]] + [[True] * 4] * 2] * 2
     assert (team.n_agents, team.n_actions) == (3, 4)
     assert team.observation_size == expected.shape[-1]
@@ -61,7 +62,7 @@ def test_own_masks_are_kept_and_padded(kind):
 
 @pytest.mark.parametrize("kind", ["VECTOR", "SERIAL"])
 def test_inactive_copies_stand_still(kind):
-    team = make_team(kind, masked=True)
+    team = make_team(kind, masked=True, state=True)
     team.reset()
     before = team.step(team._shown.action_mask.int().argmax(-1), everything(team))
     active = torch.tensor([True, False])

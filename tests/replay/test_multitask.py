@@ -23,15 +23,17 @@ def collect(*tasks, steps: int, copies: int = 2):
 
 
 def test_segments_hold_one_observation_more_than_steps():
-    batch = collect(toy("a", length=3, masked=True), toy("b", length=3), steps=5)
+    batch = collect(toy("a", length=3, masked=True, state=True), toy("b", length=3), steps=5)
     segments = make_segments(batch, TASKS)
+    assert "state" not in segments["b"].keys()  # it is in the observations
+    assert "state" not in make_segments(batch, TASKS, states=False)["a"].keys()
     assert segments.batch_size == (2,)
     for task in TASKS:
         segment = segments[task]
         for key, source in (
             ("observation", (task, "observation")),
             ("action_mask", (task, "action_mask")),
-            ("state", ("state", task)),
+            *([("state", ("state", "a"))] if task == "a" else []),
         ):
             assert segment[key].shape[1] == 6
             assert torch.equal(segment[key][:, :5], batch[source])
@@ -249,6 +251,7 @@ LENGTHS = st.fixed_dictionaries(
         "terminal": st.booleans(),
         "masked": st.booleans(),
         "limit": st.integers(1, 6),
+        "state": st.booleans(),
     }
 )
 
@@ -276,7 +279,8 @@ def test_no_idle_step_ever_trains(toys, steps, standardise, seed):
     sizes = {n: (t.n_agents, t.observation_size, t.n_actions) for n, t in env.teams.items()}
     states = {n: t.state_size for n, t in env.teams.items()}
     student = StudentNetwork(make_agents(sizes), MultiTaskMixer(states, 2, 6, 4, 7))
-    loss = MktLoss(student, standardise=standardise)
+    lengths = {n: t.state_length for n, t in env.teams.items() if t.state_length is not None}
+    loss = MktLoss(student, standardise=standardise, state_lengths=lengths)
     loss.alpha.fill_(0.5)
     sample = buffer.sample()
     before = loss_and_gradients(loss, sample)
@@ -287,7 +291,7 @@ def test_no_idle_step_ever_trains(toys, steps, standardise, seed):
         )  # observations that no active step begins with or leads to
         for key, hidden, junk in (
             ("observation", unseen, 1e3),
-            ("state", unseen, -1e3),
+            *([] if name in lengths else [("state", unseen, -1e3)]),
             ("teacher_values", idle, 1e6),
             ("reward", idle, -1e6),
             ("terminated", idle, True),
