@@ -7,7 +7,7 @@ import benchmarl_mkt
 from benchmarl_mkt.cli import VERBS, usage
 from benchmarl_mkt.reporting.runs import read_runs
 from tests.conftest import write_tiny_experiment
-from tests.helpers import command, hydra_overrides
+from tests.helpers import REPOSITORY, command, hydra_overrides
 
 CUSTOM = ("task=multitask/custom", "algorithm=mkt")
 SHORT = "task.tasks=[{task: mpe/simple_push, config: {max_cycles: 5}}]"
@@ -103,10 +103,60 @@ def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
     assert (push.frames, push.teacher_frames, list(push.curve[0])) == (100, 100, [50, 100])
 
 
-def test_hydras_own_flags_work(cli):
-    status, out, error = cli("run", "algorithm=mkt", "task=multitask/mpe", "--cfg", "job")
+EXAMPLES = str(REPOSITORY / "docs" / "examples")
+MIXED = ("+set=mixed", "algorithm=mkt", "seed=3")
+
+
+@pytest.mark.parametrize("verb", [("run",), ("teachers", "train")], ids="-".join)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--cfg", "job"),
+        ("--cfg=job", "--config-dir", EXAMPLES),
+        ("-c", "job", "-cd", EXAMPLES, "--package", "model"),
+        ("-p", "model", f"--config-dir={EXAMPLES}", "-c=job", "--resolve"),
+        ("--info", "defaults", "-cd", EXAMPLES),
+    ],
+    ids=" ".join,
+)
+def test_hydras_flags_stand_anywhere(verb, flags, cli):
+    overrides = MIXED if EXAMPLES in " ".join(flags) else ("task=multitask/mpe", *MIXED[1:])
+    cut = len(overrides) - 1
+    status, expected, error = cli(*verb, *overrides, *flags)
     assert (status, error) == (0, "")
-    assert yaml.safe_load(out)["model"]["name"] == "multitask"
+    if "job" in " ".join(flags):
+        content = yaml.safe_load(expected)
+        assert content.get("model", content)["name"] == "multitask"
+    for arguments in ((*flags, *overrides), (*overrides[:cut], *flags, *overrides[cut:])):
+        assert cli(*verb, *arguments) == (0, expected, "")
+
+
+def test_hydras_own_help(cli):
+    status, out, error = cli("run", "--hydra-help")
+    assert (status, error, "--config-dir" in out) == (0, "", True)
+
+
+def test_a_sweep_begins_with_its_flag(cli, tmp_path):
+    sweep = ("-m", *CUSTOM, SHORT, "seed=0,1", *hydra_overrides(tmp_path)[1:])
+    _, out, _ = cli("run", *sweep, "algorithm.annealing={start: 1, end: 1, fraction: 1}")
+    assert out.count("Team of the ") == 2
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("mkt_custom_*/summary.json")]
+    assert sorted(summary["seed"] for summary in found) == [0, 1]
+
+
+def test_what_a_folder_of_ones_own_adds_is_checked(cli, tmp_path):
+    """As the package's own files are, before anything is begun."""
+    for arguments, message in (
+        (("+set=mixd", "-cd", EXAMPLES), "error: set: there is no 'mixd'; did you mean mixed?\n"),
+        ((*MIXED, "task.lr=3", "-cd", EXAMPLES), "error: task.lr: unknown key; there are agent_id"),
+        ((*MIXED, "-cd", "nowhere"), "error: --config-dir: there is no folder nowhere; --hydra"),
+        ((*MIXED, "--cfg", "all", "--infos"), "error: unrecognized arguments: --infos; --hydra-h"),
+        ((*MIXED, "--info", "algorithm=mkt"), "error: argument --info/-i: invalid choice: 'algor"),
+    ):
+        status, out, error = cli("run", *arguments)
+        assert (status, out, error[: len(message)]) == (2, "", message)
+        assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_version_is_a_version():

@@ -8,16 +8,17 @@ import hashlib
 import json
 import os
 import pickle
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 import benchmarl_mkt
+from benchmarl_mkt.configuration.composition import composed
 from benchmarl_mkt.environments import FrozenPolicy
 from benchmarl_mkt.reporting.labels import read_labels
 from benchmarl_mkt.reporting.runs import read_curves, read_run
@@ -182,49 +183,180 @@ def test_a_pickle_beside_a_run_is_not_read(teachers, mark, tmp_path):
     assert list(load_team(run)) == ["simple_push"]
 
 
-# ---- a run's record, whose overrides go through Hydra again ----
+# ---- a run's record, which a run goes on from ----
 
 
-def write_record(folder: Path, *overrides: str, **changes) -> None:
-    content = {
-        "overrides": [*hydra_overrides(folder)[1:], *SET, *overrides],
-        "config": {},
-        "hydra": {},
-        "name": "run",
-        "finished": False,
-        "format": record.FORMAT,
-        **changes,
-    }
-    (folder / record.RECORD).write_text(json.dumps(content))
+@pytest.fixture
+def run_folder(tmp_path):
+    """Write the record of a run into a folder, changed; the function returns the folder."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def write(key: str = "", value=None, *model: str, **changes) -> Path:
+        with composed([*hydra_overrides(folder)[1:], *(model or MODELS[0]), *SET[1:]]) as cfg:
+            config = OmegaConf.to_container(cfg, resolve=False)
+            choices = config.pop("hydra")["runtime"]["choices"]
+        choices = {k: v for k, v in choices.items() if not k.startswith("hydra/")}
+        inner = config = {"choices": choices, **config}
+        *path, last = key.split(".")
+        for name in path:
+            inner = inner[name]
+        if last:
+            inner[last] = value
+        content = {
+            "overrides": list(SET),
+            "config": config,
+            "hydra": {},
+            "name": "mkt_custom_multitaskmodel__0",
+            "finished": True,
+            "format": record.FORMAT,
+            **changes,
+        }
+        (folder / record.RECORD).write_text(json.dumps(content))
+        return folder
+
+    return write
+
+
+ALONE = ("algorithm=mkt", "algorithm.annealing={start: 1, end: 1, fraction: 1}")
+MODELS = [
+    ("model=multitask", "model@critic_model=multitask", *ALONE),
+    ("model=multitask_gru", *ALONE),
+    ("model=sequence", "model/layers@model.layers.l1=mlp", "model/layers@model.layers.l2=mlp",
+     "model.intermediate_sizes=[8]", "algorithm=qmix"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model[0])
+def test_an_honest_record_is_read(cli, run_folder, model):
+    """So that what is refused below is refused for what was changed."""
+    name = f"{'mkt' if 'algorithm=mkt' in model else 'qmix'}_custom_model__0"
+    folder = run_folder("", None, *model, name=name)
+    status, out, error = cli("resume", str(folder))
+    assert (status, error) == (0, "")
+    assert out == f"Finished already: {folder}\n"
 
 
 @pytest.mark.parametrize(
-    "override",
+    "overrides",
     [
-        "+hydra.callbacks.evil={_target_: os.mkdir, path: MARK}",
-        "++hydra.callbacks.evil._target_=os.mkdir",
-        "hydra.launcher._target_=os.mkdir",
-        "hydra/launcher=evil",
-        "hydra.searchpath=[file://MARK]",
-        "+hydra={callbacks: {evil: {_target_: os.mkdir, path: MARK}}}",
-        "+method@hydra.callbacks=../evil",
-        "task=../../../../../../../../FOLDER/evil",
-        "+model.trunk.activation_kwargs={path: MARK} model.trunk.activation_class=os.mkdir",
-        "model=layers/mlp model.activation_class=os.mkdir model.activation_kwargs={path: MARK}",
-        "model.trunk.activation_class=torch.nn.modules.module.warnings.warn",
+        ["+hydra.callbacks.evil={_target_: os.mkdir, path: MARK}"],
+        ["++hydra.callbacks.evil._target_=os.mkdir", "++hydra.callbacks.evil.path=MARK"],
+        ["hydra.launcher._target_=os.mkdir"],
+        ["hydra/launcher=evil", "-m"],
+        ["hydra.searchpath=[file://FOLDER]", "+x=evil"],
+        ["+hydra={callbacks: {evil: {_target_: os.mkdir, path: MARK}}}"],
+        ["--config-dir=FOLDER", "+x=evil"],
+        ["--config-dir", "FOLDER", "+x=evil"],
+        ["-cd", "FOLDER", "+x=evil"],
+        ["-cd", "FOLDER", "+x@hydra.callbacks=evil"],
+        ["--config-path=FOLDER/x", "--config-name=evil"],
+        ["-cp", "FOLDER/x", "-cn", "evil"],
+        ["--experimental-rerun", "FOLDER/evil.pickle"],
+        ["+method@hydra.callbacks=../x/evil"],
+        ["task=../../../../../../../../FOLDER/x/evil"],
+        ["+model.trunk.activation_kwargs={path: MARK}", "model.trunk.activation_class=os.mkdir"],
+        ["model=layers/mlp", "model.activation_class=os.mkdir"],
+        ["seed=${oc.env:HOME}"],
     ],
+    ids=" ".join,
 )
-def test_a_runs_record_cannot_name_code(cli, mark, tmp_path, override):
-    (tmp_path / "evil.yaml").write_text(
+def test_a_records_overrides_are_a_label(cli, mark, run_folder, tmp_path, overrides):
+    """Nobody reads them again: the run is the one that its configuration says."""
+    (tmp_path / "x").mkdir()
+    evil = f"hydra:\n  callbacks:\n    evil:\n      _target_: os.mkdir\n      path: {mark}\n"
+    (tmp_path / "x" / "evil.yaml").write_text("# @package _global_\n" + evil)
+    (tmp_path / "evil.pickle").write_bytes(plain(mark))
+    texts = [o.replace("MARK", str(mark)).replace("FOLDER", str(tmp_path)) for o in overrides]
+    folder = run_folder(overrides=[*SET, *texts])
+    status, out, error = cli("resume", str(folder))
+    assert (status, out, error) == (0, f"Finished already: {folder}\n", "")
+
+
+def test_the_overrides_bite(cli, tmp_path):
+    """Given to Hydra they do run code: the test above can fail."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "evil.yaml").write_text(
         "# @package _global_\nhydra:\n  callbacks:\n    evil:\n      _target_: os.mkdir\n"
-        f"      path: {mark}\n"
+        f"      path: {tmp_path / 'mark'}\n"
     )
-    override = override.replace("MARK", str(mark)).replace("FOLDER", str(tmp_path))
-    write_record(tmp_path, *re.split(r" (?=model)", override))
-    status, _, error = cli("resume", str(tmp_path))
+    flags = ("--config-dir", str(tmp_path), "+x=evil", *hydra_overrides(tmp_path))
+    cli("run", *flags, *SET, "algorithm.annealing={start: 1, end: 1, fraction: 1}")
+    assert (tmp_path / "mark").is_dir()
+
+
+EVIL = {"_target_": "os.mkdir", "path": "MARK"}
+VALUES = {
+    "a-target-as-the-model": ("model", EVIL, "model.name: 'None' is not one of"),
+    "a-target-as-the-experiment": ("experiment", EVIL, "Key '_target_' not in 'ExperimentConfig'"),
+    "a-target-as-the-algorithm": ("algorithm", EVIL, "Key '_target_' not in 'MktConfig'"),
+    "a-target-as-the-task": ("task", EVIL, "task: unknown keys ['_target_', 'path']"),
+    "a-target-at-the-top": ("_target_", "os.mkdir", "_target_: unknown key"),
+    "hydra-at-the-top": ("hydra", {"callbacks": {"evil": EVIL}}, "hydra: unknown key"),
+    "defaults": ("defaults", ["x/evil"], "defaults: unknown key"),
+    "a-class": ("model.trunk.activation_class", "os.mkdir", "must be a class of torch.nn"),
+    "a-function-in-torch": (
+        "model.trunk.activation_class", "torch.nn.modules.module.warnings.warn", "must be a class",
+    ),
+    "a-class-of-the-critic": ("critic_model.trunk.activation_class", "os.mkdir", "must be a class"),
+    "classes": ("model.trunk.activation_class", ["os.mkdir"], "_class.0: 'os.mkdir' must be a"),
+    "a-class-in-a-sequence": (
+        "model.layers",
+        {"l1": {"name": "mlp", "layer_class": "os.mkdir"}},
+        "model.layers.l1.layer_class: 'os.mkdir' must be a class of torch.nn",
+    ),
+    "a-secret": ("experiment.project_name", "${oc.env:SECRET}", "must not be interpolated"),
+    "a-secret-in-a-list": ("task.tasks", ["x", {"a": "${oc.env:SECRET}"}], "must not be interp"),
+    "a-resolver": ("seed", "${device_of_job:0}", "must not be interpolated"),
+    "a-task-elsewhere": ("choices.task", "../../FOLDER/evil", "is not registered"),
+    "a-task-as-a-module": ("choices.task", "vmas/balance.os", "is not registered"),
+    "no-task": ("choices.task", None, "choices: task must be a text"),
+    "no-choices": ("choices", 3, "choices: task must be a text"),
+    "a-model-by-path": ("model.name", "os.mkdir", "model.name: 'os.mkdir' is not one of"),
+    "a-model-in-a-list": ("model.name", ["mlp"], "model.name"),
+    "a-number-as-a-layer": ("model.layers", {"l1": 3}, "model: 'int' object has no"),
+    "a-number-as-the-model": ("model", 3, "model: must be a mapping"),
+    "no-seed": ("seed", None, "seed: None must be an integer"),
+    "a-missing-value": ("experiment.lr", "???", "experiment.lr"),
+    "a-text-as-a-number": ("experiment.lr", "fast", "Value 'fast'"),
+    "an-unknown-key": ("experiment.evil", 1, "Key 'evil' not in 'ExperimentConfig'"),
+    "an-unknown-key-of-the-task": ("task.evil", 1, "task: unknown keys ['evil']"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_a_records_values_cannot_name_code(cli, mark, run_folder, tmp_path, monkeypatch, case):
+    monkeypatch.setenv("SECRET", "hunter2")
+    key, value, message = VALUES[case]
+    text = json.dumps(value).replace("MARK", str(mark)).replace("FOLDER", str(tmp_path))
+    status, _, error = cli("resume", str(run_folder(key, json.loads(text))))
     assert status == 2, error
     (line,) = error.splitlines()
-    assert line.startswith("error: ")
+    assert line.startswith(f"error: resume: {tmp_path}/run/run.json: ")
+    assert message in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("name", ["evil_custom_model__0", "mkt", "qmix_custom_model__0"])
+def test_a_records_name_cannot_choose_a_class(cli, run_folder, name):
+    """Of those registered it is the one that the values fit."""
+    status, _, error = cli("resume", str(run_folder(name=name)))
+    assert (status, error.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("experiment.restore_file", "evil.pt", "UnpicklingError: Weights only"),
+        ("experiment.adam_extra_kwargs", EVIL, "TypeError: "),
+    ],
+)
+def test_what_a_record_names_is_not_called(cli, mark, run_folder, tmp_path, key, value, message):
+    (tmp_path / "evil.pt").write_bytes(of_torch(mark))
+    status, _, error = cli("resume", str(run_folder(key, value, finished=False)))
+    assert status == 2
+    (line,) = error.splitlines()
+    assert line.startswith(f"error: experiment: cannot be set up ({message}")
 
 
 @pytest.mark.parametrize(
@@ -233,6 +365,7 @@ def test_a_runs_record_cannot_name_code(cli, mark, tmp_path, override):
         {"hydra": {"../../mark": "written"}},
         {"hydra": {"/tmp/mark": "written"}},
         {"hydra": {"..": "written"}},
+        {"hydra": {"config.yaml": 3}},
         {"hydra": ["config.yaml"], "name": "../mark"},
         {"name": "../mark"},
         {"name": "/mark"},
@@ -241,17 +374,24 @@ def test_a_runs_record_cannot_name_code(cli, mark, tmp_path, override):
         {"overrides": 3},
         {"overrides": [3]},
         {"overrides": None},
+        {"cwd": 3},
+        {"other": 3},
         {"config": {"seed": 1}, "hydra": {"../mark": "written"}},
     ],
 )
-def test_a_runs_record_cannot_name_files_elsewhere(cli, mark, tmp_path, changes):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    write_record(folder, **changes)
-    status, _, error = cli("resume", str(folder))
+def test_a_runs_record_cannot_name_files_elsewhere(cli, mark, run_folder, changes):
+    status, _, error = cli("resume", str(run_folder(**changes)))
     assert status == 2
     assert error.startswith("error: resume: ")
     assert "is damaged" in error
+
+
+def test_hydra_unpickles_nothing(cli, mark, tmp_path):
+    (tmp_path / "evil.pickle").write_bytes(plain(mark))
+    for flag in ("--experimental-rerun", "--experimental-r"):
+        status, _, error = cli("run", flag, str(tmp_path / "evil.pickle"), *SET)
+        assert (status, error.count("\n")) == (2, 1)
+        assert error.startswith("error: --experimental-rerun: a pickle may run code; use benchmarl")
 
 
 # ---- the package itself ----

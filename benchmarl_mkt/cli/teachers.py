@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarl_mkt.cli.common import make_console, stops, user_errors
-from benchmarl_mkt.cli.composed import task_and_algorithm, with_hydra
+from benchmarl_mkt.cli.composed import Job, with_hydra
 
 SUMMARY = "train, list, show or verify teachers"
 HELP = """Usage: benchmarl teachers train OVERRIDES ...
@@ -31,8 +31,8 @@ Examples:
 def main(arguments: list[str]) -> None:
     """Run ``train``, ``list``, ``show`` or ``verify``."""
     match arguments:
-        case ["train", *overrides]:
-            with_hydra("teachers train", overrides, _train)
+        case ["train", *given]:
+            with_hydra("teachers train", given, _train)
         case ["list"]:
             _list()
         case ["show", name]:
@@ -47,13 +47,15 @@ def main(arguments: list[str]) -> None:
                 )
 
 
-def _train(cfg) -> None:
+def _train(job: Job) -> None:
+    from benchmarl_mkt.configuration.plan import check
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
+    algorithm = job.plan.algorithm
     with user_errors():
-        _, task, algorithm = task_and_algorithm(cfg, for_teachers=True)
+        check(job.plan, for_teachers=True)
     with stops("continue with the same command"):
-        ensure_teachers(algorithm, task, make_console())
+        ensure_teachers(algorithm, job.plan.task, make_console())
     _list(algorithm.teacher_store)
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -35,7 +38,6 @@ Compose = Callable[[list[str]], DictConfig]
 KEYS = ("seed", "experiment", "algorithm", "task", "model", "critic_model")
 _EXAMPLES = {"task": "multitask/mpe", "algorithm": "mkt"}
 _OPEN_SWEEPS = (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP)
-_LAYER = re.compile(r"torch(_geometric)?\.nn\.[A-Z]\w*")
 _SCHEMA = re.compile(r"^\s*- (\w+_config)(?:@\w+)?\s*$", re.MULTILINE)
 
 
@@ -44,28 +46,55 @@ def benchmarl_conf() -> Path:
     return Path(find_spec("benchmarl").submodule_search_locations[0]) / "conf"
 
 
-def jobs(overrides: list[str]) -> list[list[str]]:
+def split_flags(arguments: list[str]) -> tuple[Namespace, list[str], list[str]]:
+    """Read Hydra's flags wherever they stand among the overrides.
+
+    Returns:
+        The flags as Hydra's parser reads them, their texts, and the overrides.
+
+    Raises:
+        ValueError: if Hydra has no such flag or value, or the flag runs code from a file.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{message}; --hydra-help shows Hydra's flags")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    flags, texts = parser.parse_intermixed_args(arguments), list(arguments)
+    for override in flags.overrides:
+        texts.remove(override)
+    if flags.experimental_rerun is not None:
+        refuse("--experimental-rerun: a pickle may run code; use benchmarl resume FOLDER")
+    if flags.config_dir is not None and not Path(flags.config_dir).is_dir():
+        refuse(f"--config-dir: there is no folder {flags.config_dir}")
+    return flags, texts, flags.overrides
+
+
+def jobs(arguments: list[str]) -> list[list[str]]:
     """Return the overrides of every job of a command line; none if Hydra's own flags decide.
 
     Raises:
-        ValueError: if Hydra cannot read an override.
+        ValueError: if Hydra cannot read an override or a flag.
     """
-    flags = {override for override in overrides if override.startswith(("-", "hydra.mode"))}
-    if flags - {"-m", "--multirun"}:
-        return []
-    plain = [override for override in overrides if override not in flags]
+    flags, _, overrides = split_flags(arguments)
     try:
-        parsed = OverridesParser.create().parse_overrides(plain)
+        parsed = OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as error:
-        raise ValueError(_explain(error, plain, _compose_yaml)) from error
-    if not flags:
-        return [plain]
-    if any(o.value_type in _OPEN_SWEEPS or o.key_or_group == "hydra/sweeper" for o in parsed):
+        raise ValueError(_explain(error, overrides, _compose_yaml)) from error
+    shows = flags.cfg or flags.info or flags.hydra_help or flags.shell_completion
+    if shows or flags.config_name or flags.config_path:  # other files may say what is to be done
+        return []
+    if any(o.key_or_group in ("hydra.mode", "hydra/sweeper") for o in parsed):
+        return []
+    if not flags.multirun:
+        return [overrides]
+    if any(o.value_type in _OPEN_SWEEPS for o in parsed):
         return []
     return BasicSweeper.split_arguments(parsed, None)[0]
 
 
-def check_keys(overrides: list[str]) -> None:
+def check_keys(overrides: list[str], config_dir: str | None = None) -> None:
     """Compose the YAML files alone: finds unknown choices and keys, and what Hydra cannot read.
 
     Values are not checked: their types are in the schemas, whose modules take seconds to import.
@@ -75,21 +104,22 @@ def check_keys(overrides: list[str]) -> None:
     """
     plugins = Plugins.instance().discover(SearchPathPlugin)
     others = [p for p in plugins if not p.__module__.startswith("hydra_plugins.benchmarl_mkt")]
-    if others or any(override.startswith("hydra.searchpath") for override in overrides):
+    if others or config_dir or any(o.startswith("hydra.searchpath") for o in overrides):
         return  # there may be more choices than are known here
     with _stand_ins_for_schemas():
         _attempt(_compose_yaml, overrides)
 
 
 @contextlib.contextmanager
-def composed(overrides: list[str]) -> Iterator[DictConfig]:
+def composed(overrides: list[str], config_dir: str | None = None) -> Iterator[DictConfig]:
     """Compose the configuration with its schemas, as the run will; for the time of the context.
 
     Raises:
         ValueError: if the composition fails, a value has a wrong type or a key no meaning.
     """
     holder = HydraConfig.instance()
-    before, cfg = holder.cfg, _attempt(_compose_all, overrides)
+    compose = partial(_compose_all, config_dir=config_dir)
+    before, cfg = holder.cfg, _attempt(compose, overrides)
     try:
         holder.set_config(cfg)  # interpolations ask it for choices
         check_meaning(cfg)
@@ -114,29 +144,6 @@ def check_meaning(cfg: DictConfig) -> None:
         raise ValueError(_explain(error, [], _compose_all)) from error
     if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed: {cfg.seed!r} must be an integer from 0 to 2**32 - 1")
-
-
-def check_classes(cfg: DictConfig) -> None:
-    """Check that the classes that a configuration names are layers: BenchMARL calls them.
-
-    For configurations that come from a file and not from the user's hand.
-
-    Raises:
-        ValueError: if one is neither of torch.nn nor of torch_geometric.nn.
-    """
-    content = {key: cfg[key] for key in KEYS}
-    for key, value in _leaves(OmegaConf.to_container(OmegaConf.create(content), resolve=True)):
-        if key.endswith("class") and value is not None and not _LAYER.fullmatch(str(value)):
-            raise ValueError(f"{key}: {value!r} must be a class of torch.nn")
-
-
-def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(content, dict | list):
-        named = content.items() if isinstance(content, dict) else enumerate(content)
-        for name, value in named:
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, content
 
 
 def _visit(key: str, node) -> None:
@@ -167,13 +174,26 @@ def _compose_yaml(overrides: list[str]) -> DictConfig:
         ("schema", "structured://"),
     ):
         search_path.append(provider, path)
+    return _compose(search_path, overrides)
+
+
+def _compose_all(overrides: list[str], config_dir: str | None = None) -> DictConfig:
+    search_path = benchmarl_search_path()
+    if config_dir is not None:
+        folder = f"file://{Path(config_dir).absolute()}"
+        search_path.prepend("command-line", folder, SearchPathQuery(provider="schema"))
+    return _compose(search_path, overrides)
+
+
+def benchmarl_search_path() -> ConfigSearchPath:
+    """Return where Hydra looks for BenchMARL's configuration, once its plugins have run."""
+    return create_config_search_path(str(benchmarl_conf()))
+
+
+def _compose(search_path: ConfigSearchPath, overrides: list[str]) -> DictConfig:
+    version.setbase(None)
     loader = ConfigLoaderImpl(search_path)
     return loader.load_configuration("config", overrides, RunMode.RUN, from_shell=False)
-
-
-def _compose_all(overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(benchmarl_conf()), version_base=None):
-        return hydra_compose("config", overrides, return_hydra_config=True)
 
 
 @contextlib.contextmanager
@@ -204,7 +224,8 @@ def _explain(error: Exception, overrides: list[str], compose: Compose) -> str:
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
-        return f"{group}: there is no {name!r}; {_hint(name, _choices(group))}"
+        options = [o for o in error.options or () if not o.endswith("_config")]
+        return f"{group}: there is no {name!r}; {_hint(name, [*_choices(group), *options])}"
     if missing := re.match(r"You must specify '([^']+)'", text[0]):
         group = missing[1]
         return f"{group}: missing; name one, such as {group}={_EXAMPLES.get(group, '...')}"

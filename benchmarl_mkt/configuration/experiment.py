@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
@@ -92,11 +93,6 @@ def _check_surroundings(config: ExperimentConfig, name: str) -> None:
     for logger in config.loggers:
         if logger not in _LOGGERS:
             raise ValueError(f"{name}.loggers: {logger!r} is not one of {sorted(_LOGGERS)}")
-        if find_spec(_LOGGERS[logger]) is None:
-            raise ValueError(
-                f"{name}.loggers: {logger} is not installed; pip install {_LOGGERS[logger]}, or "
-                f"use {name}.loggers=[csv]"
-            )
     if config.restore_file is not None and not Path(config.restore_file).is_file():
         raise ValueError(f"{name}.restore_file: there is no file {config.restore_file}")
     if config.save_folder is not None:
@@ -113,3 +109,28 @@ def _check_device(label: str, device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{label}: {device!r} cannot be used ({reason:.120}); use cpu") from error
+
+
+def check_loggers(config: ExperimentConfig) -> None:
+    """Check that the loggers are installed, and wandb logged in. Teachers log nothing.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    for logger in config.loggers:
+        if find_spec(_LOGGERS[logger]) is None:
+            raise ValueError(
+                f"experiment.loggers: {logger} is not installed; pip install {_LOGGERS[logger]}, "
+                "or use experiment.loggers=[csv]"
+            )
+    mode = config.wandb_extra_kwargs.get("mode") or os.environ.get("WANDB_MODE") or "online"
+    if "wandb" in config.loggers and mode == "online":
+        import wandb
+
+        try:
+            wandb.login()
+        except Exception as error:
+            raise ValueError(
+                f"experiment.loggers: wandb cannot log in ({' '.join(str(error).split()):.200}); "
+                "run wandb login, set WANDB_MODE=offline, or use experiment.loggers=[csv]"
+            ) from error

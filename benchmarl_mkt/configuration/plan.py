@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarl.algorithms.common import AlgorithmConfig
@@ -17,13 +18,12 @@ from benchmarl.hydra_config import (
 )
 from benchmarl.models import model_config_registry
 from benchmarl.models.common import ModelConfig
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.algorithms.checks import check_experiment, check_task
-from benchmarl_mkt.configuration.experiment import check_settings, check_writable
+from benchmarl_mkt.configuration.experiment import check_loggers, check_settings, check_writable
 from benchmarl_mkt.configuration.rehearsal import rehearse
 from benchmarl_mkt.models.multitask import as_multitask
 from benchmarl_mkt.teachers import TeacherStore
@@ -52,18 +52,20 @@ class Plan(NamedTuple):
         return isinstance(self.algorithm, MktConfig) and self.algorithm.uses_teacher
 
 
-def plan(cfg: DictConfig) -> Plan:
-    """Build a run's objects from Hydra's configuration.
+def plan(cfg: DictConfig, name: str) -> Plan:
+    """Build a run's objects from its configuration.
+
+    Args:
+        cfg: the composed configuration.
+        name: the choice of the group ``task``.
 
     Raises:
         ValueError: if a value is wrong (one line that names the key).
     """
-    name = HydraConfig.get().runtime.choices.task
     if name not in task_config_registry:
         raise ValueError(f"task: {name!r} is not registered; choose ENVIRONMENT/TASK")
     for key in ("model", "critic_model"):
-        layers = cfg[key].get("layers") or {"": cfg[key]}
-        for model in (layer.get("name") for layer in layers.values()):
+        for model in _built(key, partial(_model_names, cfg[key])):
             if model not in model_config_registry:
                 raise ValueError(
                     f"{key}.name: {model!r} is not one of {sorted(model_config_registry)}"
@@ -77,6 +79,11 @@ def plan(cfg: DictConfig) -> Plan:
         _built("critic_model", lambda: load_model_config_from_hydra(cfg.critic_model)),
         cfg.seed,
     )
+
+
+def _model_names(model: DictConfig) -> list[str]:
+    layers = model.get("layers") or {"": model}
+    return [str(layer.get("name")) for layer in layers.values()]
 
 
 def _built(key: str, build: Callable[[], Any]) -> Any:
@@ -102,6 +109,8 @@ def check(plan: Plan, for_teachers: bool = False) -> None:
     if for_teachers and not isinstance(algorithm, MktConfig):
         raise ValueError("algorithm: teachers are trained for algorithm=mkt")
     check_settings(plan.experiment, algorithm.on_policy())
+    if not for_teachers:
+        check_loggers(plan.experiment)
     if not isinstance(algorithm, MktConfig):
         return
     as_multitask(plan.model)

@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import tempfile
+import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 
 from benchmarl.algorithms.common import AlgorithmConfig
@@ -35,30 +37,44 @@ def rehearse(
         task, algorithm, model, config, critic_model, seed: as for BenchMARL's ``Experiment``.
 
     Raises:
-        ValueError: if anything fails. ``HYDRA_FULL_ERROR=1`` lets the original error through.
+        ValueError: as :func:`setting_up`.
     """
     if isinstance(algorithm, MktConfig):
         alone = {"start": 1.0, "end": 1.0, "fraction": 1.0}
         algorithm = replace(algorithm, annealing=alone, teachers={})
-    with tempfile.TemporaryDirectory(prefix="benchmarl_mkt_") as folder:
-        quiet = {"loggers": [], "create_json": False, "parallel_collection": False}
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                Experiment(
-                    task,
-                    algorithm,
-                    model,
-                    seed,
-                    replace(config, save_folder=folder, **quiet),
-                    critic_model,
-                ).close()
-        except Exception as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            message = " ".join(str(error).split()) or type(error).__name__
-            if not isinstance(error, ValueError | ImportError):
-                message = (
-                    f"{name}: cannot be set up ({type(error).__name__}: {message:.300}); "
-                    "HYDRA_FULL_ERROR=1 shows where"
-                )
-            raise ValueError(message) from error
+    # Of the loggers BenchMARL's own part alone: some would tell a server.
+    loggers = config.loggers and ["csv"]
+    quiet = {"loggers": loggers, "create_json": False, "parallel_collection": False}
+    with (
+        setting_up(name),
+        tempfile.TemporaryDirectory(prefix="benchmarl_mkt_") as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        config = replace(config, save_folder=folder, **quiet)
+        Experiment(task, algorithm, model, seed, config, critic_model).close()
+
+
+@contextlib.contextmanager
+def setting_up(name: str) -> Iterator[None]:
+    """Tell in one line why an experiment cannot be set up.
+
+    Args:
+        name: what it is called in messages.
+
+    Raises:
+        ValueError: if anything fails. ``HYDRA_FULL_ERROR=1`` lets the original error through.
+    """
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, ValueError | ImportError):
+            places = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+            key, remedy = name, "HYDRA_FULL_ERROR=1 shows where"
+            if "_setup_logger" in places:  # BenchMARL's
+                key, remedy = f"{name}.loggers", f"use {name}.loggers=[csv], or mend it"
+            kind = type(error).__name__
+            message = f"{key}: cannot be set up ({kind}: {message:.300}); {remedy}"
+        raise ValueError(message) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,11 +23,12 @@ class RunRecord:
     """The content of a folder's ``run.json``.
 
     Args:
-        overrides: the command's overrides.
-        config: what they compose to, as plain values.
+        overrides: the command's overrides; a label, never composed again.
+        config: what they composed to, as plain values.
         hydra: the files in ``.hydra``, name -> text.
         name: the experiment's folder in this one.
         finished: whether the run is at its end, reports included.
+        cwd: the folder that relative paths started from, if it is known.
     """
 
     overrides: list[str]
@@ -35,6 +36,7 @@ class RunRecord:
     hydra: dict[str, str]
     name: str
     finished: bool = False
+    cwd: str | None = None
     format: str = FORMAT
 
     def finish(self, folder: Path) -> None:
@@ -67,7 +69,7 @@ def open_run(
     with lock:
         plain: dict[str, Any] = json.loads(json.dumps(config))
         hydra = {path.name: path.read_text() for path in (folder / ".hydra").glob("*.yaml")}
-        record = RunRecord(overrides, plain, hydra, name)
+        record = RunRecord(overrides, plain, hydra, name, cwd=os.getcwd())
         if (folder / RECORD).exists():
             record = _same(read_run(folder), plain, folder)
         else:
@@ -86,31 +88,22 @@ def read_run(folder: Path) -> RunRecord:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
-        _check_harmless(content)
-        return RunRecord(**content)
+        _check_harmless(record := RunRecord(**content))
+        return record
     except FileNotFoundError as error:
         raise ValueError(f"resume: there is no run in {folder} (no {RECORD})") from error
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"resume: {path} is damaged: {error}; use another folder") from error
 
 
-def _check_harmless(content: Mapping[str, Any]) -> None:
-    """Refuse a record that would write elsewhere, or have Hydra call what it names.
-
-    A run's own overrides never set Hydra; ``hydra.callbacks`` and its like name code to run.
-    """
-    texts = (content["name"], *content["hydra"], *content["overrides"])
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("name, hydra and overrides must be texts")
-    for name in (content["name"], *content["hydra"]):
+def _check_harmless(record: RunRecord) -> None:
+    """Refuse a record that would write elsewhere."""
+    texts = (record.name, *record.hydra, *record.hydra.values(), *record.overrides)
+    if not all(isinstance(text, str) for text in (*texts, record.cwd or "")):
+        raise ValueError("name, hydra, overrides and cwd must be texts")
+    for name in (record.name, *record.hydra):
         if name != Path(name).name or name in ("", ".", ".."):
             raise ValueError(f"{name!r} is no name of a file or folder")
-    for override in content["overrides"]:
-        key, _, value = override.lstrip("+~").partition("=")
-        if re.split(r"[./@:]", key)[0].strip() == "hydra" or "hydra" in key.partition("@")[2]:
-            raise ValueError(f"the override {override!r} sets Hydra")
-        if "." not in key and ".." in value:
-            raise ValueError(f"the override {override!r} leaves the configuration's folders")
 
 
 def _write(folder: Path, record: RunRecord) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from benchmarl.environments import task_config_registry
 
 from tests.conftest import write_tiny_experiment
-from tests.helpers import hydra_overrides
+from tests.helpers import REPOSITORY, command, hydra_overrides
 from tests.test_cli import CUSTOM, SHORT
 
 LONG = {"max_n_frames": 4000, "evaluation_interval": 500}  # 80 iterations
@@ -32,10 +34,10 @@ def job(tmp_path, own_store, monkeypatch) -> list[str]:
     ]  # fmt: skip
 
 
-def start(*arguments: str) -> subprocess.Popen:
+def start(*arguments: str, program: tuple = ("-m", "benchmarl_mkt.cli")) -> subprocess.Popen:
     """Start the command in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarl_mkt.cli", *arguments],
+        [sys.executable, *program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -102,19 +104,72 @@ def test_killed_stopped_resumed_and_finished(cli, job, tmp_path, own_store):
 
 
 def test_a_killed_teachers_process_is_one_line(job, tmp_path, own_store):
-    command = start("teachers", "train", *job)
+    training = start("teachers", "train", *job)
     wait_for(lambda: list(own_store.glob(".*.training/run/resume/0*.safetensors")))
-    names = {p: Path(f"/proc/{p}/cmdline").read_text() for p in processes(command.pid)}
+    names = {p: Path(f"/proc/{p}/cmdline").read_text() for p in processes(training.pid)}
     (worker,) = [process for process, name in names.items() if "spawn_main" in name]
     os.kill(worker, signal.SIGKILL)
-    _, error = command.communicate(timeout=120)
-    assert command.returncode == 1
+    _, error = training.communicate(timeout=120)
+    assert training.returncode == 1
     lines = [line for line in error.splitlines() if line.startswith("error:")]
     assert lines == [
         "error: a process that trained a teacher was killed; continue with the same command"
     ]
     assert "Traceback" not in error
-    wait_for(lambda: not processes(command.pid), 60)
+    wait_for(lambda: not processes(training.pid), 60)
+
+
+OWN = """
+import sys
+from tests.toys import register_toys
+from benchmarl_mkt.cli import main
+register_toys()
+main(sys.argv[1:])
+"""
+ALONE = ("algorithm=mkt", "algorithm.annealing={start: 1, end: 1, fraction: 1}")
+
+
+def test_a_run_of_ones_own_script_goes_on_in_it(cli, job, tmp_path, monkeypatch):
+    """Its tasks are registered nowhere else; its folder has a time stamp for its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    Path("own script.py").write_text(OWN)
+    own = [o for o in job if not o.startswith(("hydra.run.dir", "task.tasks", "algorithm"))]
+    task = ("task.tasks=[toy/vector]", *ALONE, "experiment.max_n_frames=8000")
+    stopped = start("run", *own, *task, program=("own script.py",))
+    wait_for(lambda: list(tmp_path.glob("outputs/*/*/mkt_*/resume/0*.safetensors")))
+    stopped.send_signal(signal.SIGINT)
+    _, error = stopped.communicate(timeout=120)
+    (folder,) = tmp_path.glob("outputs/*/*")
+    _, _, again = error.splitlines()[-1].partition("Stopped; continue with: ")
+    words = shlex.split(again)
+    assert words[1:3] == ["own script.py", "run"]
+    assert words[-1] == f"hydra.run.dir={folder}"
+
+    monkeypatch.delitem(task_config_registry, "toy/vector")  # as in every other process
+    status, _, error = cli("resume", str(folder))
+    assert (status, error.count("\n")) == (2, 1)
+    assert "unknown task 'toy/vector'" in error
+    assert f"give the command that began the run again, with hydra.run.dir={folder}\n" in error
+
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "continuing after iteration" in done.stdout
+    assert f"Results: {folder}/mkt_" in done.stdout
+    assert list(tmp_path.glob("outputs/*/*")) == [folder]
+
+
+def test_a_run_goes_on_where_its_paths_mean_the_same(cli, job, tmp_path, own_store):
+    own = [o for o in job if not o.startswith(("hydra.run.dir", "algorithm.teacher"))]
+    paths = ("hydra.run.dir=run", "experiment.save_folder=kept", "experiment.max_n_frames=100")
+    (tmp_path / "kept").mkdir()
+    assert cli("run", *own, *ALONE, *paths, "experiment.evaluation_interval=50")[0] == 0
+    arguments = ("-m", "benchmarl_mkt.cli", "resume", str(tmp_path / "run"))
+    found = command(*arguments, cwd=tmp_path / "kept", store=own_store)
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    message = f"experiment.save_folder: kept lies in {tmp_path}; resume the run from there"
+    assert message in found.stderr
+    assert cli("resume", "run") == (0, f"Finished already: {tmp_path}/run\n", "")
 
 
 def test_resume_needs_a_run(cli, tmp_path):
