@@ -159,6 +159,34 @@ def test_what_a_folder_of_ones_own_adds_is_checked(cli, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_presets_of_the_teachers_lie_on_the_search_path(cli, tmp_path, own_store, monkeypatch):
+    """One's own are found as Hydra finds them, and the teacher's key is that of their values."""
+    own = tmp_path / "own"
+    for group in ("experiment", "model"):
+        (own / group).mkdir(parents=True)
+    write_tiny_experiment(own / "experiment").rename(own / "experiment" / "base.yaml")
+    (own / "experiment" / "mine.yaml").write_text("defaults: [base]\nlr: 2e-3\n")
+    (own / "model" / "mine.yaml").write_text("defaults: [multitask]\nembedding_size: 8\n")
+    names = [f"algorithm.teacher_{group}=mine" for group in ("experiment", "model")]
+    status, _, error = cli("teachers", "train", *CUSTOM, SHORT, *names)
+    assert (status, error[:43]) == (2, "error: algorithm.teacher_experiment: no pre")
+    (own / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    for where in ("--config-dir=own", f"hydra.searchpath=[file://{own}]", "-cd=own",
+                  "hydra.searchpath=[pkg://own]"):  # fmt: skip
+        status, out, error = cli("teachers", "train", where, *CUSTOM, SHORT, *names)
+        assert status == 0, error
+        assert ("Training 1 teachers" in out) == (where == "--config-dir=own")
+    (teacher,) = own_store.glob("mpe-simple-push-*/teacher.json")
+    assert json.loads(teacher.read_text())["model"]["embedding_size"] == 8
+    names = [f"algorithm.teacher_{g}={own / g / 'mine.yaml'}" for g in ("experiment", "model")]
+    assert "Training" not in cli("teachers", "train", *CUSTOM, SHORT, *names)[1]
+    (own / "model" / "mine.yaml").write_text("name: multitask\nactivation_class: os.mkdir\n")
+    status, _, error = cli("teachers", "train", "-cd", "own", *CUSTOM, SHORT, *names)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "algorithm.teacher_model: " in error
+
+
 def test_the_version_is_a_version():
     assert benchmarl_mkt.__version__.count(".") == 2
 

@@ -115,6 +115,7 @@ def _job_of_hydra(cfg, given: str | None) -> Job:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    from benchmarl_mkt.configuration.composition import locate_presets
     from benchmarl_mkt.configuration.plan import plan
 
     config = HydraConfig.get()
@@ -128,5 +129,6 @@ def _job_of_hydra(cfg, given: str | None) -> Job:
         quote = "" if re.fullmatch(r"[\w/.-]+", str(where)) else "'"
         again = given if named else f"{given} {shlex.quote(f'{key}={quote}{where}{quote}')}"
     choices = {k: v for k, v in config.runtime.choices.items() if not k.startswith("hydra/")}
+    locate_presets(cfg.algorithm, config.runtime.config_sources)
     plain = {"choices": choices, **OmegaConf.to_container(cfg, resolve=True)}
     return Job(plan(cfg, choices["task"]), plain, list(config.overrides.task), folder, again)

@@ -11,6 +11,8 @@ import re
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +22,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.conf import ConfigSourceInfo
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -123,9 +126,28 @@ def composed(overrides: list[str], config_dir: str | None = None) -> Iterator[Di
     try:
         holder.set_config(cfg)  # interpolations ask it for choices
         check_meaning(cfg)
+        locate_presets(cfg.algorithm, cfg.hydra.runtime.config_sources)
         yield cfg
     finally:
         holder.cfg = before
+
+
+def locate_presets(algorithm: DictConfig, sources: Iterable[ConfigSourceInfo]) -> None:
+    """Put files in the place of the names of teachers' presets that lie on the search path.
+
+    Teachers are trained in processes that know the package's own presets alone.
+    """
+    folders: list[Traversable] = []
+    for source in sources:
+        if source.schema == "file":
+            folders.append(Path(source.path).absolute())
+        elif source.schema == "pkg":
+            with contextlib.suppress(ImportError, ValueError):  # Hydra passes over it, too
+                folders.append(files(source.path.replace("/", ".")))
+    for key, group in (("teacher_experiment", "experiment"), ("teacher_model", "model")):
+        if key in algorithm and not (conf_path() / group / f"{algorithm[key]}.yaml").is_file():
+            paths = (folder.joinpath(group, f"{algorithm[key]}.yaml") for folder in folders)
+            algorithm[key] = str(next((path for path in paths if path.is_file()), algorithm[key]))
 
 
 def check_meaning(cfg: DictConfig) -> None:

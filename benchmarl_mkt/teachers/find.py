@@ -15,9 +15,9 @@ from torchrl.envs import EnvBase
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.environments.opponents import policy_path
 from benchmarl_mkt.models import MultiTaskModelConfig
-from benchmarl_mkt.models.multitask import trunk_config
+from benchmarl_mkt.models.multitask import as_multitask, trunk_config
 from benchmarl_mkt.paths import conf_path
-from benchmarl_mkt.serialisation import model_to_dict
+from benchmarl_mkt.serialisation import model_from_dict, model_to_dict
 from benchmarl_mkt.teachers.load import Teacher, load_teacher
 from benchmarl_mkt.teachers.store import Recipe, TeacherSpecs, TeacherStore, sha256
 from benchmarl_mkt.yaml_files import read_yaml
@@ -39,12 +39,13 @@ def experiment_preset(name: str) -> ExperimentConfig:
 
     Args:
         name: a file of ``conf/experiment`` without its ending, or a path to a YAML file.
+            (The command line finds names on Hydra's whole search path.)
 
     Raises:
         ValueError: if there is no such file, it is no mapping of YAML, or a key or type is wrong.
     """
     config, schema = ExperimentConfig.get_from_yaml(), OmegaConf.structured(ExperimentConfig)
-    for key, value in _read_preset(name).items():
+    for key, value in _read_preset("experiment", name).items():
         if not hasattr(config, key):
             raise ValueError(f"algorithm.teacher_experiment: {name} has an unknown key '{key}'")
         try:
@@ -58,37 +59,30 @@ def experiment_preset(name: str) -> ExperimentConfig:
     return config
 
 
-def _read_preset(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read_preset(group: str, name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A preset's values over those of the presets in its ``defaults`` list."""
-    folder = conf_path() / "experiment"
-    path = folder / f"{name}.yaml"
-    path = path if path.is_file() else Path(name).expanduser()
-    if not path.is_file():
+    key, folder = f"algorithm.teacher_{group}", conf_path() / group
+    places = [folder, *(path.parent for path in above[-1:])]
+    files = [place / f"{name}.yaml" for place in places] + [Path(name).expanduser()]
+    path = next((path for path in files if path.is_file()), None)
+    if path is None:
         known = sorted(preset.stem for preset in folder.glob("*.yaml"))
-        raise ValueError(
-            f"algorithm.teacher_experiment: no preset '{name}'; use one of {known} or a YAML file"
-        )
-    values = _read_mapping(path)
-    merged: dict[str, Any] = {}
-    bases = values.pop("defaults", [])
-    if path in above or not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
-        raise ValueError(
-            f"algorithm.teacher_experiment: {path}: defaults must be a list of other presets"
-        )
-    for base in bases:
-        if base not in ("_self_", "base_experiment", "experiment_config"):
-            merged.update(_read_preset(base, (*above, path)))
-    return {**merged, **values}
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
+        kind = {"experiment": "preset"}.get(group, group)
+        raise ValueError(f"{key}: no {kind} '{name}'; use one of {known} or a YAML file")
     try:
         values = read_yaml(path) or {}
     except ValueError as error:
-        raise ValueError(f"algorithm.teacher_experiment: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ValueError(f"algorithm.teacher_experiment: {path} must hold keys and values")
-    return values
+        raise ValueError(f"{key}: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(field, str) for field in values):
+        raise ValueError(f"{key}: {path} must hold keys and values")
+    merged: dict[str, Any] = {}
+    bases = values.pop("defaults", [])
+    if path in above or not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
+        raise ValueError(f"{key}: {path}: defaults must be a list of other presets")
+    for base in bases:
+        if base not in ("_self_", "base_experiment", "experiment_config"):
+            merged.update(_read_preset(group, base, (*above, path)))
+    return {**merged, **values}
 
 
 def teacher_experiment(config: MktConfig) -> ExperimentConfig:
@@ -103,19 +97,16 @@ def teacher_experiment(config: MktConfig) -> ExperimentConfig:
 
 
 def teacher_model(config: MktConfig) -> MultiTaskModelConfig:
-    """Return the teachers' network: the preset of ``conf/model`` that the configuration names.
+    """Return the teachers' network: the model preset that the configuration names.
 
     Raises:
-        ValueError: if there is no such preset.
+        ValueError: if there is no such preset, or it is of no model.
     """
-    folder = conf_path() / "model"
-    path = folder / f"{config.teacher_model}.yaml"
-    if not path.is_file():
-        raise ValueError(
-            f"algorithm.teacher_model: no model '{config.teacher_model}'; use one of "
-            f"{sorted(preset.stem for preset in folder.glob('*.yaml'))}"
-        )
-    return MultiTaskModelConfig.get_from_yaml(str(path))
+    values = _read_preset("model", config.teacher_model)
+    try:
+        return as_multitask(model_from_dict(values))
+    except ValueError as error:
+        raise ValueError(f"algorithm.teacher_model: {config.teacher_model}: {error}") from error
 
 
 def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe:
