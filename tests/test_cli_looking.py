@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.helpers import command
+from tests.helpers import REPOSITORY, command
 
 
 @pytest.fixture
@@ -24,6 +24,34 @@ def test_all_tasks(cli):
         assert text in out
     assert "waterworld" not in out  # continuous actions only
     assert "custom" not in out
+
+
+def test_what_is_listed_as_installed_can_be_built(cli):
+    """The first task of every environment; and the one of those that is not cannot be."""
+    _, out, _ = cli("tasks")
+    rows = [[cell.strip() for cell in line.split("│")[1:4]] for line in out.splitlines()]
+    rows = {row[0]: row[1:] for row in rows if len(row) == 3 and row[0] not in ("", "multitask")}
+    assert {"mpe", "vmas", "pettingzoo", "smac", "smacv2"} <= set(rows)
+    built = {}
+    for environment, (installed, tasks) in rows.items():
+        first = tasks.rpartition("such as ")[2].split(",")[0]
+        status, _, error = cli("tasks", f"{environment}/{first}")
+        built[environment] = status == 0
+        assert built[environment] == (installed == "yes"), error
+        assert error.count("\n") == (status != 0)
+        if status:
+            assert error.startswith(f"error: tasks: {environment}/{first} cannot be built: ")
+    assert built["mpe"] and built["vmas"] and not built["meltingpot"]
+    assert built["pettingzoo"] or "no: use mpe of benchmarl-mkt[mpe]" in out
+
+
+def test_starcraft_needs_the_game_and_its_package(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("SC2PATH", str(tmp_path / "game"))
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tests" / "stand_ins"))
+    needs = "no: benchmarks/smax.md says how"
+    assert cli("tasks")[1].count(needs) == 2
+    (tmp_path / "game").mkdir()
+    assert cli("tasks")[1].count(needs) == 0
 
 
 def test_sizes_of_teams(cli):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 from benchmarl_mkt.cli.common import make_console, user_errors
 
@@ -29,7 +31,7 @@ _NEEDS = {
     "smac": ("smacv2", "benchmarks/smax.md says how"),
     "smacv2": ("smacv2", "benchmarks/smax.md says how"),
     "meltingpot": ("meltingpot", "see BenchMARL's documentation"),
-    "pettingzoo": ("pettingzoo", "benchmarl-mkt[mpe]"),
+    "pettingzoo": ("pettingzoo.mpe.simple_spread_v3", "use mpe of benchmarl-mkt[mpe]"),
     "magent": ("magent2", "see BenchMARL's documentation"),
 }
 
@@ -51,17 +53,29 @@ def main(names: list[str]) -> None:
 
 
 def _overview():
+    from rich.markup import escape
     from rich.table import Table
 
     discrete, sets = _registered()
     table = Table("environment", "installed", "tasks with discrete actions", show_lines=True)
     for environment, tasks in discrete.items():
         module, remedy = _NEEDS.get(environment, (None, ""))
-        there = module is None or find_spec(module) is not None
+        there = module is None or _is_installed(module)
         shown = ", ".join(tasks) if there else f"{len(tasks)} tasks, such as {tasks[0]}"
-        table.add_row(environment, "yes" if there else f"no: {remedy}", shown)
+        table.add_row(environment, "yes" if there else escape(f"no: {remedy}"), shown)
     table.add_row("multitask", "yes", "\n".join(f"{k}: {', '.join(v)}" for k, v in sets.items()))
     return table
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module is there, and for smacv2 the game that it starts."""
+    try:
+        if find_spec(module) is None:
+            return False
+    except ImportError:  # later releases of pettingzoo say so that they have no MPE
+        return False
+    game = Path(os.environ.get("SC2PATH", "~/StarCraftII")).expanduser()
+    return module != "smacv2" or game.is_dir()
 
 
 def _registered() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -89,9 +103,12 @@ def _teams(names: list[str]):
     for column in table.columns[2:]:
         column.justify = "right"
     for name in names:
-        with _without_warnings():
-            set_ = _as_set(name)
-            env = set_.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
+        try:
+            with _without_warnings():
+                set_ = _as_set(name)
+                env = set_.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
+        except ImportError as error:
+            raise ValueError(f"tasks: {name} cannot be built: {error}") from error
         sources = {config.name: config.task for config in set_.team_configs}
         for team in env.teams.values():
             sizes = (team.n_agents, team.observation_size, team.n_actions, team.state_size)
