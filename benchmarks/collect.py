@@ -19,24 +19,27 @@ from typing import Any
 
 def collect(runs: Path, results: Path) -> int:
     """Copy every finished run; return how many there were."""
-    count = 0
+    taken: dict[Path, Path] = {}
     for path in sorted(runs.rglob("summary.json")):
         summary = json.loads(path.read_text())
         if not summary["finished"]:
             continue
-        evaluations = json.loads((path.parent / summary["evaluations"]).read_text())
         folder = results / summary["method"] / f"seed_{summary['seed']}"
         if summary["method"].endswith("_single"):
             folder /= next(iter(summary["tasks"]))
+        if folder in taken:
+            sys.exit(f"{path.parent} and {taken[folder]} are of one method and seed: remove one")
+        taken[folder] = path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        summary["evaluations"] = "evaluations.json"
+        if summary["evaluations"] is not None:
+            evaluations = json.loads((path.parent / summary["evaluations"]).read_text())
+            compact = json.dumps(rounded(evaluations, 3), separators=(",", ":"))
+            (folder / "evaluations.json").write_text(compact + "\n")
+            summary["evaluations"] = "evaluations.json"
         (folder / "summary.json").write_text(json.dumps(rounded(summary), indent=1) + "\n")
-        compact = json.dumps(rounded(evaluations, 3), separators=(",", ":"))
-        (folder / "evaluations.json").write_text(compact + "\n")
         if signals := distillation(path.parent, summary["tasks"]):
             (folder / "distillation.json").write_text(json.dumps(signals, indent=1) + "\n")
-        count += 1
-    return count
+    return len(taken)
 
 
 def distillation(run: Path, tasks: Iterable[str]) -> dict[str, dict[str, str]]:

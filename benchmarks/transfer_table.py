@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarl_mkt.reporting.formats import Cell, Table
-from benchmarl_mkt.reporting.statistics import mean_interval
+from benchmarl_mkt.reporting.runs import WIN_RATE
+from benchmarl_mkt.reporting.tables import over_seeds
 
 
 def table(runs: Sequence[dict[str, Any]]) -> Table:
@@ -37,8 +38,7 @@ def table(runs: Sequence[dict[str, Any]]) -> Table:
 
 def cell(scores: Sequence[dict[str, Any]]) -> Cell:
     """Mean win rate of the runs, with its interval where there are several."""
-    interval = mean_interval(np.array([score["win_rate"]["mean"] for score in scores]))
-    return interval if len(scores) > 1 else interval.mean
+    return over_seeds(np.array([score["win_rate"]["mean"] for score in scores]), WIN_RATE)
 
 
 def main() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarl_mkt.reporting.statistics import first_reached
+from benchmarl_mkt.reporting.statistics import first_reached, rate_interval
 
 LEVELS = (0.8, 0.9)
 
 
 def win_rates(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Read a run: task -> (frames [E], win rate of each evaluation [E])."""
+    """Read a run: task -> (frames [E], mean, low and high of each evaluation's win rate [E, 3])."""
     environments = json.loads(path.read_text())
     (algorithms,) = (found for tasks in environments.values() for found in tasks.values())
     (run,) = (found for seeds in algorithms.values() for found in seeds.values())
@@ -27,7 +27,7 @@ def win_rates(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     keys = [key for key in steps[0] if key.endswith("_win_rate")]
     frames = np.array([step["step_count"] for step in steps])
     return {
-        key.removesuffix("_win_rate"): (frames, np.array([np.mean(s[key]) for s in steps]))
+        key.removesuffix("_win_rate"): (frames, np.array([rate_interval(s[key]) for s in steps]))
         for key in keys
     }
 
@@ -42,14 +42,16 @@ def main() -> None:
     axis = figure.subplots()
     for run in arguments.runs:
         name, _, path = run.partition("=")
-        for task, (frames, rates) in win_rates(Path(path)).items():
+        for task, (frames, intervals) in win_rates(Path(path)).items():
+            rates, low, high = intervals.T
             label = name if task == "agents" else f"{name}: {task}"
-            axis.plot(frames, rates, label=label)
+            (line,) = axis.plot(frames, rates, label=label)
+            axis.fill_between(frames, low, high, color=line.get_color(), alpha=0.13, linewidth=0)
             reached = (first_reached(rates, level) for level in LEVELS)
             found = ("never" if i is None else f"{frames[i]:,} frames" for i in reached)
             levels = ", ".join(f"{lv} at {at}" for lv, at in zip(LEVELS, found))
             sys.stdout.write(f"{label}: best {rates.max():.2f}; {levels}\n")
-    axis.set(xlabel="frames", ylabel="win rate, greedy", ylim=(-0.02, 1.02))
+    axis.set(xlabel="frames", ylabel="win rate, greedy; band: 95 % Wilson", ylim=(-0.02, 1.02))
     axis.legend()
     figure.savefig(arguments.out, dpi=120, metadata={"Software": None})
 

@@ -12,10 +12,11 @@ from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from benchmarl_mkt.evaluation import Episodes, play_in
+from benchmarl_mkt.evaluation import play_in, random_policy
 from benchmarl_mkt.win_rates import episodes_won
 
 _SEED = 2**31  # plus frames: far from the seeds of training and scoring
+_RANDOM_EPISODES = 100
 
 
 class Evaluation(NamedTuple):
@@ -33,33 +34,27 @@ class Evaluation(NamedTuple):
     levels: Tensor
     weights: dict[str, Tensor]
 
-    def matches(self, other: Evaluation) -> bool:
-        """Whether it is as good on every task: more battles won, or as many and the return."""
-        higher, same = self.levels > other.levels, self.levels == other.levels
-        return bool((higher | (same & (self.returns >= other.returns))).all())
-
 
 class BestPolicy(Callback):
-    """Keeps the policy's weights of the evaluations among which the best one is.
+    """Keeps the policy's weights of a run's best evaluation.
 
-    With one task the best evaluation has the highest mean return, or the highest win rate if the
-    task knows victories. With several it has the highest mean over the tasks of the win rate, or
-    of the return scaled from the run's worst evaluation of that task (0) to its best (1): no task's
-    unit counts more than another's. Among equals, common with win rates, the mean return decides.
-    Only evaluations that no other one matches on every task are kept; the best is always among
-    them.
+    It has the highest mean over the tasks of the win rate, or of the return if the task knows no
+    victory. Returns of a set of several tasks count in standard deviations of what uniform random
+    play earns in the task's episodes: a unit that is known before training, the same in every run
+    on the set, and near the distance from random play to a teacher on the paper's tasks. Where
+    random play always earns the same, and of groups that are no task set, returns count as they
+    are. Among equals, common with win rates, the mean return decides, then the first.
 
     An algorithm with ``averaged_weights`` (a context in which its policy has those of an averaged
     target network) is evaluated with them as well, on as many episodes.
 
-    Works with any algorithm. Attribute ``evaluations`` holds those kept, oldest first.
+    Works with any algorithm. Attribute ``best`` is the best evaluation so far; None before any.
     """
 
     def __init__(self):
         super().__init__()
-        self.evaluations: list[Evaluation] = []
-        self.low: Tensor | None = None
-        self.high: Tensor | None = None
+        self.best: Evaluation | None = None
+        self.units: Tensor | None = None  # of the tasks' levels [K]
 
     def on_evaluation_end(self, rollouts: list[TensorDictBase]) -> None:
         """Consider the policy of this evaluation, and the averaged one."""
@@ -69,54 +64,54 @@ class BestPolicy(Callback):
         self._consider(returns, {group: flags for group, flags in won.items() if flags is not None})
         averaged = getattr(self.experiment.algorithm, "averaged_weights", None)
         if averaged is not None:
+            experiment = self.experiment
+            fresh = experiment.config.evaluation_episodes, _SEED + experiment.total_frames
             with averaged():
-                played = self._play()
+                played = play_in(experiment, experiment.policy, *fresh)
                 self._consider({g: r.mean() for g, r in played.returns.items()}, played.won)
 
-    def _play(self) -> Episodes:
-        """Play as many fresh episodes as an evaluation has."""
-        experiment = self.experiment
-        episodes, seed = experiment.config.evaluation_episodes, _SEED + experiment.total_frames
-        return play_in(experiment, experiment.policy, episodes, seed)
-
     def _consider(self, mean_returns: dict[str, Tensor], won: dict[str, Tensor]) -> None:
-        """Keep the policy as it is now, unless another one is as good on every task."""
+        """Keep the policy as it is now, if it is the best."""
         returns = torch.stack([*mean_returns.values()]).cpu()
-        levels, low, high = returns.clone(), returns.clone(), returns.clone()
-        for index, group in enumerate(mean_returns):
-            if group in won:
-                levels[index], low[index], high[index] = won[group].float().mean(), 0.0, 1.0
-        self.low = low if self.low is None else torch.minimum(self.low, low)
-        self.high = high if self.high is None else torch.maximum(self.high, high)
-        found = Evaluation(self.experiment.total_frames, returns, levels, {})
-        if any(kept.matches(found) for kept in self.evaluations):
-            return
-        self.evaluations = [kept for kept in self.evaluations if not found.matches(kept)]
-        weights = copy.deepcopy(self.experiment.policy.state_dict())
-        self.evaluations.append(found._replace(weights=weights))
+        levels = [
+            won[group].cpu().float().mean() if group in won else mean
+            for group, mean in zip(mean_returns, returns)
+        ]
+        policy = self.experiment.policy.state_dict()
+        self._keep(Evaluation(self.experiment.total_frames, returns, torch.stack(levels), policy))
 
-    @property
-    def best(self) -> Evaluation | None:
-        """The best evaluation so far; None before the first."""
-        if not self.evaluations:
-            return None
-        span = (self.high - self.low).clamp(min=1e-9)
-        return max(
-            self.evaluations,
-            key=lambda kept: (
-                float(((kept.levels - self.low) / span).mean()),
-                float(kept.returns.mean()),
-            ),
-        )
+    def _keep(self, found: Evaluation) -> None:
+        """Keep a copy of an evaluation, if it is the best."""
+        if self.units is None:
+            self.units = self._units()
+        if self.best is None or self._rank(found) > self._rank(self.best):
+            self.best = copy.deepcopy(found)
+
+    def _rank(self, evaluation: Evaluation) -> tuple[float, float]:
+        levels, returns = evaluation.levels.double(), evaluation.returns.double()
+        return float((levels / self.units).mean()), float(returns.mean())
+
+    def _units(self) -> Tensor:
+        tasks, experiment = list(self.experiment.algorithm.group_map), self.experiment
+        units = torch.ones(len(tasks), dtype=torch.double)
+        teams = getattr(experiment.test_env, "teams", {})
+        if len(teams) > 1 and not all(team.knows_wins for team in teams.values()):
+            played = play_in(experiment, random_policy(tasks), _RANDOM_EPISODES, _SEED)
+            for index, task in enumerate(tasks):
+                spread = float(played.returns[task].double().std())
+                if task not in played.won and spread > 0:
+                    units[index] = spread
+        return units
 
     def on_state_dict(self, state_dict: dict[str, Any]) -> None:
-        kept = [evaluation._asdict() for evaluation in self.evaluations]
-        state_dict["best_policy"] = {"evaluations": kept, "low": self.low, "high": self.high}
+        kept = [] if self.best is None else [self.best._asdict()]
+        state_dict["best_policy"] = {"evaluations": kept, "units": self.units}
 
     def on_load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = state_dict["best_policy"]
-        self.evaluations = [Evaluation(**kept) for kept in state["evaluations"]]
-        self.low, self.high = state["low"], state["high"]
+        self.best, self.units = None, state.get("units")
+        for kept in state["evaluations"]:  # checkpoints of older versions hold several
+            self._keep(Evaluation(**kept))
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

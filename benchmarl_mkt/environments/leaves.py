@@ -27,7 +27,7 @@ def nest(
     """
     nested: dict[str, Any] = {k: v for k, v in leaves.items() if isinstance(k, str)}
     for part in {k[0]: None for k in leaves if isinstance(k, tuple)}:
-        entries = {k[1]: v for k, v in leaves.items() if k[0] == part}
+        entries = {k[1]: v for k, v in leaves.items() if isinstance(k, tuple) and k[0] == part}
         agents = [len(groups[part])] if part in groups else []
         nested[part] = TensorDict(entries, [*batch, *agents], device=device)
     return TensorDict(nested, batch, device=device)

@@ -27,6 +27,7 @@ class Method:
     outcomes: Mapping[int, Mapping[str, Outcome]]
     unfinished: bool  # no run of it has finished: its curves are those of unfinished runs
     max_frames: int
+    averaged: bool  # whether the averaged weights of a run of it could be its best
 
     @property
     def label(self) -> str:
@@ -180,24 +181,30 @@ def _order(methods: Iterable[str], labels: Labels) -> list[str]:
 
 def _method(key: str, runs: Sequence[Run], labels: Labels, remarks: list[str]) -> Method:
     finished = [run for run in runs if run.finished]
-    budgets = sorted({run.max_frames for run in runs})
+    candidates: dict[tuple[int, str], list[Run]] = {}
+    for run in sorted(finished or runs, key=lambda run: (run.seed, run.where)):
+        for task in run.tasks:
+            candidates.setdefault((run.seed, task), []).append(run)
+    outcomes: dict[int, dict[str, Outcome]] = {}
+    counting: dict[str, Run] = {}
+    dropped: dict[str, list[str]] = {}
+    for (seed, task), found in candidates.items():
+        run = max(found, key=lambda run: run.frames)  # the first of equals
+        outcomes.setdefault(seed, {})[task] = run.tasks[task]
+        counting[run.where] = run
+        for other in found:
+            if other is not run:
+                counts, not_ = (f"{r.where} ({r.frames:,} frames)" for r in (run, other))
+                line = f"{key}, seed {seed}: {counts} counts, not {not_}; tasks: "
+                dropped.setdefault(line, []).append(task)
+    remarks += [line + ", ".join(tasks) for line, tasks in dropped.items()]
+    budgets = sorted({run.max_frames for run in counting.values()} or {runs[0].max_frames})
     if len(budgets) > 1:
         planned = ", ".join(f"{budget:,}" for budget in budgets)
         remarks.append(f"{key} on {runs[0].set}: runs of different budgets ({planned} frames)")
-    outcomes: dict[int, dict[str, Outcome]] = {}
-    taken: dict[tuple[int, str], str] = {}
-    for run in sorted(finished or runs, key=lambda run: (run.seed, run.where)):
-        for task, outcome in run.tasks.items():
-            if (run.seed, task) in taken:
-                remarks.append(
-                    f"{run.where}: {task} with seed {run.seed} is in {taken[run.seed, task]} too; "
-                    "that one counts"
-                )
-                continue
-            taken[run.seed, task] = run.where
-            outcomes.setdefault(run.seed, {})[task] = outcome
     name, note = labels.methods.get(key, key), labels.notes.get(key, "")
-    return Method(key, name, note, outcomes, not finished, budgets[-1])
+    averaged = any(run.averaged for run in counting.values())
+    return Method(key, name, note, outcomes, not finished, budgets[-1], averaged)
 
 
 def _levels(methods: Sequence[Method], who: str, tasks: Iterable[str]) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isclose, isnan
 from typing import NamedTuple
 
 from rich.markup import escape
@@ -127,20 +127,21 @@ class Table:
 
 
 def cell_text(cell: Cell) -> str:
-    """Format a cell as plain text: ``1.02 ± 0.05``, ``1.02 [0.97, 1.06]``, ``12,000``, ``-``."""
+    """Format a cell as plain text: ``1.02 ± 0.05``, ``12,000``, ``-``.
+
+    An interval that does not lie evenly around its mean is shown by its ends:
+    ``0.95 [0.76, 0.99]``.
+    """
     match cell:
         case None:
             return "-"
         case str():
             return cell
-        case Interval():
-            return decimals(cell.mean) + (
-                "" if isnan(cell.low) else f" ± {decimals(cell.half_width)}"
-            )
-        case Estimate():
-            return decimals(cell.value) + (
-                "" if isnan(cell.low) else f" [{decimals(cell.low)}, {decimals(cell.high)}]"
-            )
+        case Interval() if isclose(cell.mean - cell.low, cell.high - cell.mean, abs_tol=1e-5):
+            return f"{decimals(cell.mean)} ± {decimals(cell.half_width)}"
+        case Interval() | Estimate():
+            value, low, high = cell
+            return decimals(value) + ("" if isnan(low) else f" [{decimals(low)}, {decimals(high)}]")
         case Reach():
             first, held = cell_text(cell.first), cell_text(cell.held)
             return f"{first} / {held} ({cell.there}/{cell.seeds})"

@@ -60,19 +60,19 @@ def main(arguments: Sequence[str], console: Console) -> None:
     out = options.out or roots[0] / "report"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        tables = write_report(runs, damaged, labels, out)
+        tables, remarks = write_report(runs, damaged, labels, out)
     except OSError as error:
         raise ValueError(f"--out: cannot write to {out} ({error.strerror})") from None
     for table in tables:
         if table.name in PRINTED:
             console.print(table.rich())
-    for line in [*_troubles(runs, damaged), f"Report: {out / 'report.md'}"]:
+    for line in [*remarks, f"Report: {out / 'report.md'}"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def write_report(
     runs: Sequence[Run], damaged: Sequence[Damaged], labels: Labels, out: Path
-) -> list[Table]:
+) -> tuple[list[Table], list[str]]:
     """Write ``report.md``, ``report.json`` and a folder of tables and pictures per task set.
 
     Args:
@@ -81,7 +81,7 @@ def write_report(
         out: an existing folder.
 
     Returns:
-        All tables, in the order of the report.
+        All tables, in the order of the report, and its remarks on the runs.
     """
     comparisons, remarks = compare(runs, labels)
     remarks = [*_troubles(runs, damaged), *remarks]
@@ -106,7 +106,7 @@ def write_report(
     (out / "report.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
     numbers = {"remarks": remarks, "sets": {c.set: _numbers(c) for c in comparisons}}
     (out / "report.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
-    return tables
+    return tables, remarks
 
 
 _CAPTIONS = {
@@ -173,7 +173,7 @@ def _method_numbers(comparison: Comparison, method: Method) -> dict[str, Any]:
     for task in comparison.tasks:
         values = {measure: method.values(measure, task) for measure in MEASURES}
         tasks[task] = {
-            m: {"seeds": v, **over_seeds(v)._asdict()} for m, v in values.items() if len(v)
+            m: {"seeds": v, **over_seeds(v, m)._asdict()} for m, v in values.items() if len(v)
         }
         for measure in ("best", "student"):
             if task in comparison.scored and len(values[measure]):

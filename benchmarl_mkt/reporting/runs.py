@@ -50,6 +50,8 @@ class Run:
         finished: whether it has come to its end.
         max_frames: frames of each task that were planned.
         tasks: task -> outcome.
+        averaged: whether its best policy is of twice the candidates: those of its evaluations, and
+            each with the weights of the averaged target network.
         problems: what could not be read, one line each.
     """
 
@@ -60,11 +62,14 @@ class Run:
     finished: bool
     max_frames: int
     tasks: Mapping[str, Outcome]
+    averaged: bool = False
     problems: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
-        """Frames of a task at the latest evaluation."""
+        """Frames of a task that were planned, if it has finished, else at the latest evaluation."""
+        if self.finished:
+            return self.max_frames
         curves = (outcome.curve for outcome in self.tasks.values())
         return max((int(curve[0][-1]) for curve in curves if curve is not None), default=0)
 
@@ -165,10 +170,13 @@ def read_run(path: Path, where: str) -> Run:
             problems.append(f"tasks: {task!r:.80} is no name")
     if finished and not rows:
         problems.append("summary.json: finished, but without tasks")
-    return Run(where, set_, method, seed, finished, max_frames, tasks, tuple(problems))
+    averaged = summary.get("averaged_weights") is True
+    return Run(where, set_, method, seed, finished, max_frames, tasks, averaged, tuple(problems))
 
 
 def _mean_curves(folder: Path, name: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    if name is None:
+        raise ValueError("no evaluations were kept (experiment.create_json or evaluation: false)")
     if not isinstance(name, str) or Path(name).name != name:
         raise ValueError(f"evaluations: expected the name of a file beside it, got {name!r:.80}")
     curves = read_curves(folder / name)

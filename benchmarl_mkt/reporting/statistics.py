@@ -36,6 +36,34 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     return Interval(mean, float(mean - half), float(mean + half))
 
 
+def rate_interval(successes: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Rate of the ``successes`` [n], true or false, with Wilson's score interval.
+
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22, p. 209. It stays within 0 and 1, and has a width
+    where all or none have succeeded.
+    """
+    from scipy import stats
+
+    found = stats.binomtest(int(np.sum(successes)), len(successes))
+    low, high = found.proportion_ci(confidence, method="wilson")
+    return Interval(float(found.statistic), float(low), float(high))
+
+
+def rate_lead(successes: np.ndarray, others: np.ndarray, confidence: float = 0.95) -> Interval:
+    """By how much the rate of ``successes`` [n] is above that of ``others`` [n], pair by pair.
+
+    The interval is the adjusted Wald interval of Bonett and Price 2012, J. Educ. Behav. Stat. 37,
+    p. 479: two pairs are added, in each of which another one of the two has succeeded alone.
+    """
+    from scipy import stats
+
+    differences = np.asarray(successes, dtype=np.float64) - np.asarray(others, dtype=np.float64)
+    adjusted = np.append(differences, [1.0, -1.0])
+    half = stats.norm.ppf((1 + confidence) / 2) * adjusted.std() / adjusted.size**0.5
+    low, high = np.clip(adjusted.mean() + np.array([-half, half]), -1, 1)
+    return Interval(float(differences.mean()), float(low), float(high))
+
+
 def normalised_score(value: Any, random: float, teacher: float) -> Any:
     """Return 0 for uniform random play and 1 for the teacher, linear between and beyond.
 

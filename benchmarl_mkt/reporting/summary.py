@@ -13,11 +13,11 @@ from benchmarl.experiment import Experiment
 
 from benchmarl_mkt.accounts import Accounts
 from benchmarl_mkt.best_policy import BestPolicy
-from benchmarl_mkt.evaluation import Episodes, play_in, random_policy, teachers_policy
+from benchmarl_mkt.evaluation import Episodes, play_on, random_policy, stage_of, teachers_policy
 from benchmarl_mkt.reporting.runs import FORMAT, WIN_RATE
-from benchmarl_mkt.reporting.statistics import normalised_score
+from benchmarl_mkt.reporting.statistics import mean_interval, normalised_score, rate_lead
+from benchmarl_mkt.resume.results import AtomicJsonWriter
 
-EPISODES = 500
 _SEED = 20_000  # apart from the seeds of training and of the teachers' scoring
 _ABSOLUTE_SEED = 30_000
 
@@ -28,8 +28,16 @@ def describe(experiment: Experiment, **labels: Any) -> dict[str, Any]:
     Args:
         experiment: the run, of a task set.
         labels: what the run is called: ``set``, ``method``, ``overrides``.
+
+    Returns:
+        Without evaluations in a file, ``evaluations`` is None; without any evaluation, and so
+        without a best policy, ``absolute_episodes`` is, too.
     """
-    config = experiment.config
+    config, writes = experiment.config, experiment.logger.json_writer is not None
+    # BenchMARL skips evaluations that nothing would record, without a word.
+    evaluates = config.evaluation and (writes or len(config.loggers) > 0)
+    task = experiment.task
+    absolute = task.config["final_episodes"] or 10 * config.evaluation_episodes
     summary = {
         "format": FORMAT,
         **labels,
@@ -37,9 +45,10 @@ def describe(experiment: Experiment, **labels: Any) -> dict[str, Any]:
         "seed": experiment.seed,
         "finished": False,
         "max_frames": config.get_max_n_frames(experiment.on_policy),
-        "evaluations": f"{experiment.name}.json",
-        "final_episodes": EPISODES,
-        "absolute_episodes": 10 * config.evaluation_episodes,
+        "evaluations": f"{experiment.name}.json" if evaluates and writes else None,
+        "averaged_weights": getattr(experiment.algorithm, "averaged_weights", None) is not None,
+        "final_episodes": task.final_episodes,
+        "absolute_episodes": absolute if evaluates else None,
         "versions": {
             package: version(package)
             for package in ("benchmarl-mkt", "benchmarl", "torchrl", "tensordict", "torch")
@@ -54,8 +63,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Score random play, the teachers and the final policy on the same fresh episodes.
 
-    The best policy of the run, if any was kept, is scored on ten times the episodes of an
-    evaluation, fresh ones again: the absolute metric of the marl-eval protocol (Gorsane et al.
+    The best policy of the run, if any was kept, is scored on other episodes, by default ten times
+    those of an evaluation: the absolute metric of the marl-eval protocol (Gorsane et al.
     2022, https://arxiv.org/abs/2209.10485), which also replaces the one in the run's JSON.
 
     Args:
@@ -71,13 +80,15 @@ def summarise(
     policies = {"random": random_policy(tasks), "student": experiment.policy}
     if teachers:
         policies["teacher"] = teachers_policy(teachers)
-    played = {who: play_in(experiment, policy, EPISODES, seed) for who, policy in policies.items()}
-    if best is not None and best.best is not None:
-        with best.in_use():
-            absolute = summary["absolute_episodes"], _ABSOLUTE_SEED + experiment.seed
-            played["best"] = play_in(experiment, experiment.policy, *absolute)
-        summary["best_at_frames"] = best.best.frames
-        _write_absolute_metrics(experiment, played["best"])
+    with stage_of(experiment) as env:
+        final = summary["final_episodes"], seed
+        played = {who: play_on(env, policy, *final) for who, policy in policies.items()}
+        if best is not None and best.best is not None:
+            with best.in_use():
+                absolute = summary["absolute_episodes"], _ABSOLUTE_SEED + experiment.seed
+                played["best"] = play_on(env, experiment.policy, *absolute)
+            summary["best_at_frames"] = best.best.frames
+            _write_absolute_metrics(experiment, played["best"])
     summary["tasks"] = {task: _row(experiment, task, played) for task in tasks}
     summary["finished"] = True
     return _write(experiment, summary)
@@ -86,12 +97,14 @@ def summarise(
 def _write_absolute_metrics(experiment: Experiment, played: Episodes) -> None:
     """Put the means of the best policy where BenchMARL keeps its luckiest episode."""
     writer = experiment.logger.json_writer
+    if writer is None:
+        return
     means = {f"{task}_return": [float(values.mean())] for task, values in played.returns.items()}
     means["return"] = [float(torch.stack(list(played.returns.values())).mean())]
     for task, flags in played.won.items():
         means[f"{task}_win_rate"] = [float(flags.float().mean())]
     writer.run_data["absolute_metrics"] = means
-    Path(writer.path).write_text(json.dumps(writer.data, indent=4))
+    AtomicJsonWriter(writer).rewrite()
 
 
 def _row(experiment: Experiment, task: str, played: dict[str, Episodes]) -> dict:
@@ -103,12 +116,23 @@ def _row(experiment: Experiment, task: str, played: dict[str, Episodes]) -> dict
     accounts = next((c.tasks for c in experiment.callbacks if isinstance(c, Accounts)), {})
     row.update(accounts.get(task, {"frames": experiment.total_frames}))
     if "teacher" in played:
+        row.update(_lead(task, played["student"], played["teacher"]))
         row["teacher_frames"] = algorithm.teachers[task].metadata["frames"]
         row["temperature"] = algorithm.temperatures[task]
         means = (row[who]["mean"] for who in ("student", "random", "teacher"))
         score = normalised_score(*means)
         row["score"] = score if isfinite(score) else None
     return row
+
+
+def _lead(task: str, student: Episodes, teacher: Episodes) -> dict[str, dict[str, float]]:
+    """By how much the student is ahead in the same episodes: neither interval alone shows that."""
+    lead = mean_interval((student.returns[task] - teacher.returns[task]).numpy())
+    found = {"lead": lead._asdict()}
+    if task in student.won:
+        pair = (players.won[task].numpy() for players in (student, teacher))
+        found["lead" + WIN_RATE] = rate_lead(*pair)._asdict()
+    return found
 
 
 def _write(experiment: Experiment, summary: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table as RichTable
 
 from benchmarl_mkt.reporting.comparison import Comparison, Method
-from benchmarl_mkt.reporting.formats import Cell, Reach, Table
+from benchmarl_mkt.reporting.formats import Cell, Reach, Table, cell_text
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.runs import PLAYERS, WIN_RATE
 from benchmarl_mkt.reporting.statistics import (
@@ -47,54 +47,46 @@ def comparison_table(summary: Mapping[str, Any]) -> RichTable:
     """
     table = RichTable(title=f"{summary['method']} on {summary['set']}, seed {summary['seed']}")
     table.add_column("task", no_wrap=True)
-    for column in ("random", "teacher", "student", "best", "score", "winner", "frames"):
+    for column in (*PLAYERS, "score", "winner", "frames"):
         table.add_column(column, justify="right", no_wrap=True)
-    with_wins = any("student_win_rate" in row for row in summary["tasks"].values())
-    if with_wins:
-        table.add_column("won", justify="right", no_wrap=True)
-    for task, row in summary["tasks"].items():
+    rows = summary["tasks"]
+    for task, row in rows.items():
         taught = "teacher" in row
-        rates = (row.get(who + WIN_RATE) for who in PLAYERS[1:])
-        won = " / ".join("-" if rate is None else f"{rate['mean']:.2f}" for rate in rates)
         table.add_row(
             task,
-            plus_minus(row["random"]),
-            plus_minus(row["teacher"]) if taught else "-",
-            plus_minus(row["student"]),
-            plus_minus(row["best"]) if "best" in row else "-",
+            *("\n".join(map(cell_text, _intervals(row, who))) or "-" for who in PLAYERS),
             f"{row['score']:.2f}" if taught and row["score"] is not None else "-",
-            winner(row),
+            "\n".join(map(winner, _intervals(row, "lead"))) or "-",
             f"{row['teacher_frames']:,} + {row['frames']:,}" if taught else f"{row['frames']:,}",
-            *([won] if with_wins else []),
         )
+    best = summary["absolute_episodes"]
     table.caption = (
         f"Mean return and 95% interval over the same {summary['final_episodes']} fresh episodes, "
-        f"greedy; best: the run's best checkpoint on {summary['absolute_episodes']} others. Score: "
-        "0 uniform random, 1 the teacher. Winner: intervals apart, else tie. Frames: the "
-        "teacher's + the student's." + " Won: rates of teacher, student, best." * with_wins
+        "greedy; best: "
+        + (f"the run's best checkpoint on {best} others. " if best else "none, no evaluations. ")
+        + "Below: the rate of battles won. " * any("student_win_rate" in r for r in rows.values())
+        + "Score: 0 uniform random, 1 the teacher. Winner: by the episodes' differences, 95%, else "
+        "tie. Frames: the teacher's + the student's."
     )
     return table
 
 
-def plus_minus(interval: Mapping[str, float]) -> str:
-    """Format a mean with half its interval."""
-    return f"{interval['mean']:.2f} ± {Interval(**interval).half_width:.2f}"
+def _intervals(row: Mapping[str, Any], name: str) -> list[Interval]:
+    """What a summary says of ``name`` on one task: of the return and, if known, of the wins."""
+    return [Interval(**row[name + kind]) for kind in ("", WIN_RATE) if name + kind in row]
 
 
 def score_text(score: Score) -> str:
-    """Format a mean return with half its interval and, where victories are known, their rate."""
-    text = plus_minus(score.returns._asdict())
-    return text if score.won is None else f"{text}, {score.won.mean:.0%} won"
+    """Format a mean return and, where victories are known, their rate, with their intervals."""
+    text = cell_text(score.returns)
+    return text if score.won is None else f"{text}, won {cell_text(score.won)}"
 
 
-def winner(row: Mapping[str, Any]) -> str:
-    """Say who won: the student or the teacher, if their 95 % intervals do not overlap, else tie."""
-    if "teacher" not in row:
-        return "-"
-    teacher, student = row["teacher"], row["student"]
-    if student["low"] > teacher["high"]:
+def winner(lead: Interval) -> str:
+    """Say who won, by the interval of the student's lead over the teacher in each episode."""
+    if lead.low > 0:
         return "student"
-    return "teacher" if teacher["low"] > student["high"] else "tie"
+    return "teacher" if lead.high < 0 else "tie"
 
 
 def report_tables(comparison: Comparison, labels: Labels) -> list[Table]:
@@ -113,12 +105,19 @@ def report_tables(comparison: Comparison, labels: Labels) -> list[Table]:
     return [table for table in tables if table is not None]
 
 
-def over_seeds(values: np.ndarray) -> Interval | None:
-    """Mean of the seeds' values [n] with Student's t interval; without bounds if n is 1."""
+def over_seeds(values: np.ndarray, measure: str = "") -> Interval | None:
+    """Mean of the seeds' values [n] with Student's t interval; without bounds if n is 1.
+
+    The interval of a win rate (by the ``measure``'s name) ends at 0 and 1.
+    """
     if not len(values):
         return None
-    interval = mean_interval(values)
-    return interval if len(values) > 1 else Interval(interval.mean, float("nan"), float("nan"))
+    mean, low, high = mean_interval(values)
+    if len(values) < 2:
+        low = high = float("nan")
+    elif measure.endswith(WIN_RATE):
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Interval(mean, low, high)
 
 
 def reached(comparison: Comparison, method: Method, level: float) -> dict[str, Reach | None]:
@@ -171,11 +170,11 @@ def _measure(
     header, bold = ["method"], set()
     columns: list[list[Cell]] = []
     for task in tasks:
-        cells = [over_seeds(method.values(measure, task)) for method in methods]
+        cells = [over_seeds(method.values(measure, task), measure) for method in methods]
         bold |= {(len(levels) + row, len(header)) for row in _leader(cells)}
         header.append(labels.tasks.get(task, task))
-        above = [over_seeds(comparison.levels[who + kind].get(task, np.empty(0))) for who in levels]
-        columns.append([*above, *cells])
+        above = [comparison.levels[who + kind].get(task, np.empty(0)) for who in levels]
+        columns.append([*(over_seeds(values, kind) for values in above), *cells])
         published = labels.published.get(task, {}) if measure == "best" else {}
         if published:
             header.append(f"{header[-1]}, paper")
@@ -187,6 +186,7 @@ def _measure(
     ]
     names = [*(_LEVELS[who] for who in levels), *(method.label for method in methods)]
     notes = ["Mean ± 95 % t interval over the seeds. " + _BOLD]
+    notes += _averaged(methods) if measure.startswith("best") else []
     if labels.source and any(name.endswith(", paper") for name in header):
         notes.append(f"Paper: {labels.source}")
     return _table(
@@ -210,7 +210,7 @@ def _scores(comparison: Comparison, labels: Labels) -> Table | None:
     return _table(
         *(comparison, "scores", "Score of the best checkpoint", [*header, "mean of tasks"]),
         [list(row) for row in zip([m.label for m in methods], *columns)],
-        [f"{_SCORE} Mean ± 95 % t interval over the seeds. {_BOLD}"],
+        [f"{_SCORE} Mean ± 95 % t interval over the seeds. {_BOLD}", *_averaged(methods)],
         bold,
     )
 
@@ -240,7 +240,8 @@ def _aggregate(comparison: Comparison) -> Table | None:
             "shortfall below 1. P: probability that a run beats one of "
             f"{reference} on the same task. [95 % stratified bootstrap intervals, {REPLICATIONS:,} "
             "samples]; they are too narrow with few seeds and take the tasks of one run as "
-            "independent, as rliable does. Best checkpoint where not said otherwise."
+            "independent, as rliable does. Best checkpoint where not said otherwise.",
+            *_averaged(comparison.methods),
         ],
     )
 
@@ -340,6 +341,15 @@ def _table(
         header = [*header, "note"]
         rows = [[*row, remark] for row, remark in zip(rows, remarks)]
     return Table(name, title, comparison.set, header, rows, notes, frozenset(bold))
+
+
+def _averaged(methods: Iterable[Method]) -> list[str]:
+    """Say whose best checkpoint is of more candidates than the others'."""
+    names = ", ".join(method.label for method in methods if method.averaged)
+    return [
+        f"Best of twice as many candidates: {names} (the averaged target network's weights were "
+        "evaluated as well; the other methods' were not)."
+    ] * bool(names)
 
 
 def _counts(method: Method, measure: str, tasks: Iterable[str]) -> list[int]:

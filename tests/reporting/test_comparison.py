@@ -95,11 +95,37 @@ def test_what_is_uneven_is_said(tmp_path):
         write_run(tmp_path / name, summary(**{"finished": True, "tasks": tasks, **changes}))
     comparison, remarks = compared(tmp_path)
     root = tmp_path.name
-    assert remarks == [
+    assert remarks[::-1] == [
         "mkt on multitask/two: runs of different budgets (400, 800 frames)",
-        f"{root}/b: push with seed 0 is in {root}/a too; that one counts",
+        f"mkt, seed 0: {root}/a (400 frames) counts, not {root}/b (400 frames); tasks: push",
     ]
     np.testing.assert_allclose(comparison.scores(comparison.methods[0], "best"), [[1.0, 0.0]])
+
+
+def test_of_a_seeds_runs_the_longest_counts(tmp_path):
+    """Whatever the folders are called, for the levels too, and apart for every task of a row."""
+    for name, frames, score, random in (("a", 500, 0.2, -90.0), ("b", 15_000, 1.0, -30.0)):
+        tasks = {task: row(task, score) for task in ("push", "tag")}
+        tasks["push"]["random"]["mean"] = random
+        if name == "a":
+            tasks["extra"] = row("push", 0.5)
+        content = summary(finished=True, max_frames=frames, tasks=tasks)
+        write_run(tmp_path / name, content, evaluations({"push": [score]}))
+    write_run(tmp_path / "c", summary(max_frames=10**6), evaluations({"push": [0.0] * 200}))
+    comparison, remarks = compared(tmp_path)
+    root, (method,) = tmp_path.name, comparison.methods
+    assert method.values("best", "push") == pytest.approx([-10.0])
+    assert comparison.random == {"push": -30.0, "tag": 0.0, "extra": -30.0}
+    assert remarks[0] == (
+        f"mkt, seed 0: {root}/b (15,000 frames) counts, not {root}/a (500 frames); tasks: push, tag"
+    )
+    assert method.max_frames == 15_000  # not those of the run that does not count
+    for number, length in enumerate((1, 3, 2)):  # unfinished ones by their evaluations
+        content = summary("new", max_frames=9_000 - number)
+        write_run(tmp_path / f"new_{number}", content, evaluations({"push": [0.0] * length}))
+    new = compared(tmp_path)[0].methods[1]
+    np.testing.assert_array_equal(new.outcomes[0]["push"].curve[0], [100, 200, 300])
+    assert new.max_frames == 8_999
 
 
 def test_labels_order_and_name_the_methods(tmp_path):

@@ -240,6 +240,31 @@ def test_win_rates_have_tables_of_their_own(tmp_path):
     assert means == {"uniform random": "0.0", "teachers": "0.8", "mkt": "0.75"}
 
 
+def test_intervals_of_win_rates_end_at_0_and_1(tmp_path):
+    """0.9, 1 and 1: t of two degrees 4.302653 times 0.0333 goes from 0.823 to 1.110."""
+    for seed, rate in enumerate((0.9, 1.0, 1.0)):
+        won = {"best_win_rate": {"mean": rate}, "random_win_rate": {"mean": 0.1 * (1 - rate)}}
+        tasks = {"push": {**row("push", 1.0), **won}}
+        write_run(tmp_path / str(seed), summary(seed=seed, finished=True, tasks=tasks))
+    out = report(tmp_path, tmp_path / "out")
+    text = (out / "multitask_two" / "win_rate.md").read_text()
+    assert "| 0.97 [0.82, 1.00] |" in text
+    assert "| 0.00 [0.00, 0.02] |" in text
+    found = json.loads((out / "report.json").read_text())["sets"]["multitask/two"]["methods"]
+    assert found["mkt"]["tasks"]["push"]["best_win_rate"]["high"] == 1.0
+
+
+def test_who_had_twice_the_candidates_is_said(tmp_path):
+    for method in ("mkt", "other"):
+        content = summary(method, finished=True, tasks={"push": row("push", 1.0)})
+        content["averaged_weights"] = method == "mkt"
+        write_run(tmp_path / method, content)
+    out = report(tmp_path, tmp_path / "out", Labels(methods={"mkt": "MKT"}))
+    for table, said in (("returns", True), ("scores", True), ("aggregate", True), ("final", False)):
+        text = (out / "multitask_two" / f"{table}.md").read_text()
+        assert ("Best of twice as many candidates: MKT (" in text) == said, table
+
+
 def test_odd_names_break_nothing(tmp_path):
     """Formulas, markup and separators in names are shown as they are."""
     odd = "$x_{$ [bold] |%&#~^\\"
@@ -294,12 +319,15 @@ sys.exit(f"imported: {heavy}" if heavy else 0)
 
 def test_the_command_does_not_need_torch(tmp_path):
     results = write_results(tmp_path / "results")
+    again = {task: row(task, 1.0) for task in ("push", "tag")}
+    write_run(results / "again", summary(finished=True, max_frames=900, tasks=again))
     (results / "labels.yaml").write_text("methods: {other: {name: Another}, mkt: {}}")
     found = command("-c", COMMAND, cwd=tmp_path, store=tmp_path)
     assert found.returncode == 0, found.stderr
     assert "Return of the best checkpoint, multitask/two" in found.stdout
     assert "P(> Another)" in found.stdout
     assert "Report: results/report/report.md" in found.stdout
+    assert "mkt, seed 0: results/again (900 frames) counts, not results/two/mkt" in found.stdout
     assert (results / "report" / "multitask_two" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

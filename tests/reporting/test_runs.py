@@ -15,7 +15,7 @@ def test_a_finished_run(tmp_path):
     (run,), damaged = read_runs([tmp_path / "a"])
     assert damaged == []
     assert (run.where, run.set, run.method, run.seed) == ("a/b", "multitask/two", "other", 3)
-    assert (run.finished, run.max_frames, run.frames, run.problems) == (True, 400, 200, ())
+    assert (run.finished, run.max_frames, run.frames, run.problems) == (True, 400, 400, ())
     push = run.tasks["push"]
     assert push.means == {"random": -30.0, "teacher": -10.0, "best": -20.0, "student": -25.0}
     assert (push.frames, push.teacher_frames) == (400, 300)

@@ -13,6 +13,8 @@ from benchmarl_mkt.reporting.statistics import (
     optimality_gap,
     performance_profile,
     probability_of_improvement,
+    rate_interval,
+    rate_lead,
     stratified_bootstrap,
 )
 
@@ -45,6 +47,52 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
     draws = np.random.default_rng(0).normal(3.0, 2.0, (2000, 10))
     covered = [i.low <= 3.0 <= i.high for i in map(mean_interval, draws)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+def test_wilsons_interval_by_hand():
+    """All of n: n / (n + z^2) to 1; 19 of 20 as in every table of the interval."""
+    z = 1.959964
+    assert rate_interval(np.ones(20, dtype=bool)) == pytest.approx((1, 20 / (20 + z**2), 1))
+    assert rate_interval(np.zeros(20)) == pytest.approx((0, 0, z**2 / (20 + z**2)))
+    found = rate_interval(np.arange(20) > 0)
+    assert found == pytest.approx((0.95, 0.763869, 0.991119), abs=1e-6)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.sampled_from([0.9, 0.95]))
+def test_wilsons_bounds_are_the_rates_that_a_score_test_just_keeps(wins, confidence):
+    """|rate - p| = z sqrt(p (1 - p) / n) at both ends, or the end of what a rate can be."""
+    rate, low, high = rate_interval(np.array(wins), confidence)
+    z = stats.norm.ppf((1 + confidence) / 2)
+    assert 0 <= low <= rate <= high <= 1
+    assert low < high
+    for p in (low, high):
+        assert (rate - p) ** 2 == pytest.approx(z**2 * p * (1 - p) / len(wins), abs=1e-9)
+
+
+def test_the_lead_of_one_rate_over_another_by_hand():
+    """10 pairs: 4 won by the first alone, 1 by the second: 5/12 and 2/12 by Bonett and Price."""
+    first, second = (np.array(list(map(int, wins))) for wins in ("1111011100", "0000111100"))
+    variance = 7 / 12 - (3 / 12) ** 2
+    half = 1.959964 * (variance / 12) ** 0.5
+    assert rate_lead(first, second) == pytest.approx((0.3, 0.25 - half, 0.25 + half), abs=1e-6)
+    lead, low, high = rate_lead(np.ones(500), np.ones(500))
+    assert lead == 0
+    assert (low, high) == pytest.approx((-0.00552, 0.00552), abs=1e-5)
+    assert rate_lead(np.ones(3), np.zeros(3)).high == 1.0
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.2, 0.2), (0.3, 0.1), (0.5, 0.05)])
+def test_the_lead_is_covered_as_often_as_it_says(first, second):
+    """Summed over every outcome of 25 pairs."""
+    n = 25
+    weights = stats.multinomial(n, [first, second, 1 - first - second])
+    covered = 0.0
+    for a in range(n + 1):
+        for b in range(n + 1 - a):
+            pairs = np.repeat([[1, 0], [0, 1], [1, 1]], [a, b, n - a - b], axis=0)
+            _, low, high = rate_lead(*pairs.T)
+            covered += weights.pmf([a, b, n - a - b]) * (low <= first - second <= high)
+    assert 0.945 < covered < 0.97
 
 
 @pytest.mark.parametrize(

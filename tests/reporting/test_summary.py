@@ -6,17 +6,23 @@ import pytest
 import torch
 from benchmarl.algorithms import VdnConfig
 from rich.console import Console
+from scipy import stats
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.best_policy import BestPolicy
+from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.evaluation import play, teachers_policy
+from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.plots import plot_learning_curves
-from benchmarl_mkt.reporting.runs import read_curves
-from benchmarl_mkt.reporting.summary import EPISODES, describe, summarise
+from benchmarl_mkt.reporting.report import write_report
+from benchmarl_mkt.reporting.runs import read_curves, read_runs
+from benchmarl_mkt.reporting.statistics import Interval
+from benchmarl_mkt.reporting.summary import describe, summarise
 from benchmarl_mkt.reporting.tables import comparison_table, winner
 from tests.helpers import make_experiment, task_set
 from tests.toys import toy
 
+ALONE = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
 ROW = {
     "random": {"mean": -80.0, "low": -85.0, "high": -75.0},
     "teacher": {"mean": -30.0, "low": -31.5, "high": -28.5},
@@ -97,14 +103,83 @@ def test_the_table_tells_everything():
         assert part in shown
 
 
+def shown(row) -> list[str]:
+    """The cells of a row of the table."""
+    table = comparison_table({**SUMMARY, "tasks": {"push": row}})
+    return [next(iter(column.cells)) for column in table.columns]
+
+
 @pytest.mark.parametrize(
-    ("student", "expected"),
-    [((-28.4, -20.0), "student"), ((-40.0, -31.6), "teacher"), ((-40.0, -30.0), "tie")],
+    ("low", "high", "expected"),
+    [(0.1, 3.0, "student"), (-3.0, -0.1, "teacher"), (-0.1, 3.0, "tie")],
 )
-def test_the_winner_is_who_is_apart(student, expected):
-    row = {**ROW, "student": {"mean": sum(student) / 2, "low": student[0], "high": student[1]}}
-    assert winner(row) == expected
-    assert winner(UNTAUGHT) == "-"
+def test_the_winner_is_who_is_ahead_in_the_same_episodes(low, high, expected):
+    lead = {"mean": (low + high) / 2, "low": low, "high": high}
+    assert winner(Interval(**lead)) == expected
+    assert shown({**ROW, "lead": lead})[6] == expected
+    assert shown(ROW)[6] == shown(UNTAUGHT)[6] == "-"  # older summaries do not know
+
+
+def test_wins_stand_below_the_returns_by_their_ends():
+    """19 of 20: 0.95 from 0.76 to 0.99. Older summaries have t intervals, evenly around it."""
+    wins = {"mean": 0.95, "low": 0.763869, "high": 0.991119}
+    lead = {"mean": 0.5, "low": -0.5, "high": 1.5}
+    row = {**ROW, "student_win_rate": wins, "teacher_win_rate": {**wins, "low": 0.85, "high": 1.05}}
+    row |= {"lead": lead, "lead_win_rate": {"mean": 0.1, "low": 0.02, "high": 0.15}}
+    assert shown(row) == [
+        "push", "-80.00 ± 5.00", "-30.00 ± 1.50\n0.95 ± 0.10", "-25.00 ± 1.25\n0.95 [0.76, 0.99]",
+        "-", "1.10", "tie\nstudent", "12,345 + 6,789",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def taught(teachers):
+    """Their task set, scored on few episodes."""
+    return MultiTaskClass("CUSTOM", {**teachers.task.config, "final_episodes": 60})
+
+
+def test_leads_are_those_of_the_same_episodes(taught, teachers, tmp_path):
+    """A pair may be far apart where the two intervals overlap."""
+    experiment, summary = run_summary(tmp_path, taught, teachers.config())
+    players = experiment.policy, teachers_policy(experiment.algorithm.teachers)
+    student, teacher = (play(taught, p, 60, 20_000, copies=2).returns for p in players)
+    for name, row in summary["tasks"].items():
+        difference = (student[name] - teacher[name]).double().numpy()
+        expected = stats.ttest_1samp(difference, 0.0).confidence_interval()
+        assert row["lead"]["mean"] == pytest.approx(difference.mean(), rel=1e-4)
+        ends = row["lead"]["low"], row["lead"]["high"]
+        assert ends == pytest.approx((expected.low, expected.high), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "evaluates"),
+    [
+        ({"create_json": False, "loggers": ["csv"]}, True),
+        ({"create_json": False, "loggers": []}, False),  # BenchMARL evaluates nothing, silently
+        ({"evaluation": False}, False),
+    ],
+)
+def test_a_run_without_its_evaluations_in_a_file(changes, evaluates, tmp_path):
+    best = BestPolicy()
+    task = task_set(toy("one", length=5), final_episodes=30)
+    experiment = make_experiment(tmp_path, task, ALONE, callbacks=[best], **changes)
+    summary = describe(experiment, **LABELS)
+    experiment.run()
+    summary = summarise(experiment, summary, best)
+    assert summary["evaluations"] is None
+    assert summary["absolute_episodes"] == (30 if evaluates else None)
+    assert ("best" in summary["tasks"]["one"]) == evaluates
+    text = StringIO()
+    Console(file=text, width=250).print(comparison_table(summary))
+    assert ("none, no evaluations" in " ".join(text.getvalue().split())) != evaluates
+    (run,), damaged = read_runs([tmp_path])
+    assert (damaged, run.finished, run.frames) == ([], True, 100)
+    assert run.problems == (
+        "no evaluations were kept (experiment.create_json or evaluation: false)",
+    )
+    (tmp_path / "report").mkdir()
+    tables, _ = write_report([run], [], Labels(), tmp_path / "report")
+    assert [table.name for table in tables][:1] == ["returns" if evaluates else "final"]
 
 
 LABELS = {"set": "multitask/custom", "method": "mkt", "overrides": ["algorithm=mkt"]}
@@ -125,10 +200,10 @@ def run_summary(folder, task, algorithm):
     return experiment, summary
 
 
-def test_a_summary_scores_the_runs_student_and_teachers(teachers, tmp_path):
-    experiment, summary = run_summary(tmp_path, teachers.task, teachers.config())
+def test_a_summary_scores_the_runs_student_and_teachers(taught, teachers, tmp_path):
+    experiment, summary = run_summary(tmp_path, taught, teachers.config())
     found = experiment.algorithm.teachers
-    returns = play(teachers.task, teachers_policy(found), EPISODES, 20_000).returns
+    returns = play(taught, teachers_policy(found), 60, 20_000, copies=2).returns
     for name, row in summary["tasks"].items():
         assert row["teacher"]["mean"] == pytest.approx(returns[name].mean().item(), rel=1e-4)
         assert row["temperature"] == found[name].temperature
@@ -140,22 +215,23 @@ def test_a_summary_scores_the_runs_student_and_teachers(teachers, tmp_path):
 
 @pytest.mark.parametrize(
     "algorithm",
-    [MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0}), VdnConfig.get_from_yaml()],
+    [ALONE, VdnConfig.get_from_yaml()],
     ids=["mkt", "stock"],
 )
 def test_a_summary_without_teachers(algorithm, tmp_path):
-    _, summary = run_summary(tmp_path, task_set(toy("one", length=5)), algorithm)
+    _, summary = run_summary(tmp_path, task_set(toy("one", length=5), final_episodes=40), algorithm)
     row = summary["tasks"]["one"]
+    assert summary["final_episodes"] == summary["absolute_episodes"] == 40
     assert "teacher" not in row
     assert row["frames"] == 100
     Console(file=StringIO()).print(comparison_table(summary))
 
 
-def test_the_best_policy_is_scored_afresh(teachers, tmp_path):
+def test_the_best_policy_is_scored_afresh(taught, teachers, tmp_path):
     """Its weights play ten times the episodes; the final policy's weights are back afterwards."""
     best = BestPolicy()
     experiment = make_experiment(
-        tmp_path, teachers.task, teachers.config(), lr=0.1, max_n_frames=300, callbacks=[best]
+        tmp_path, taught, teachers.config(), lr=0.1, max_n_frames=300, callbacks=[best]
     )
     summary = describe(experiment, **LABELS)
     experiment.run()
@@ -163,9 +239,9 @@ def test_the_best_policy_is_scored_afresh(teachers, tmp_path):
     summary = summarise(experiment, summary, best)
     after = experiment.policy.state_dict()
     assert all(torch.equal(final[name], after[name]) for name in final)
-    assert (summary["absolute_episodes"], summary["best_at_frames"]) == (20, best.best.frames)
+    assert (summary["absolute_episodes"], summary["best_at_frames"]) == (60, best.best.frames)
     experiment.policy.load_state_dict(best.best.weights)
-    returns = play(teachers.task, experiment.policy, 20, 30_000).returns
+    returns = play(taught, experiment.policy, 60, 30_000, copies=2).returns
     (run,) = experiment.logger.json_writer.data["multitask"]["custom"]["mkt"].values()
     assert json.loads(experiment.logger.json_writer.path.read_text())["multitask"]
     for name, row in summary["tasks"].items():
