@@ -138,10 +138,96 @@ def test_hydras_own_help(cli):
 
 def test_a_sweep_begins_with_its_flag(cli, tmp_path):
     sweep = ("-m", *CUSTOM, SHORT, "seed=0,1", *hydra_overrides(tmp_path)[1:])
-    _, out, _ = cli("run", *sweep, "algorithm.annealing={start: 1, end: 1, fraction: 1}")
+    _, out, _ = cli("run", *sweep, ALONE)
     assert out.count("Team of the ") == 2
     found = [json.loads(path.read_text()) for path in tmp_path.glob("mkt_custom_*/summary.json")]
     assert sorted(summary["seed"] for summary in found) == [0, 1]
+
+
+ALONE = "algorithm.annealing={start: 1, end: 1, fraction: 1}"
+NO_EVALUATIONS = "No evaluations, so no best checkpoint: experiment.evaluation is false, or neither"
+
+
+@pytest.mark.parametrize(
+    ("settings", "evaluates", "draws"),
+    [
+        (("create_json=false", "loggers=[csv]"), True, False),
+        (("create_json=false", "loggers=[]"), False, False),
+        (("evaluation=false", "loggers=[csv]"), False, False),
+        (("create_json=true", "loggers=[]"), True, True),
+    ],
+    ids=str,
+)
+def test_a_run_that_keeps_less_is_finished_too(cli, tmp_path, settings, evaluates, draws):
+    changes = (f"experiment.{setting}" for setting in settings)
+    arguments = (*hydra_overrides(tmp_path), *CUSTOM, SHORT, ALONE, *changes)
+    status, out, error = cli("run", *arguments)
+    assert status == 0, error
+    (folder,) = tmp_path.glob("mkt_custom_*/")
+    assert out.count(NO_EVALUATIONS) == (not evaluates)
+    assert (folder / "learning_curves.png").exists() == ("Picture: " in out) == draws
+    what = "best checkpoint" if evaluates else "final policy"
+    assert f"Team of the {what}: {folder / 'team'}\n" in out
+    assert (folder / "team" / "simple_push" / "teacher.json").is_file()
+    assert json.loads((folder / "summary.json").read_text())["finished"]
+    assert cli("run", *arguments)[1] == f"Finished already: {tmp_path}\n"
+
+
+WANDB = """
+class UsageError(Exception):
+    pass
+
+def login():
+    raise UsageError("No API key configured.\\nUse `wandb login` to log in.")
+
+def init(**settings):
+    raise UsageError("cannot begin\\n" + settings["project"])
+"""
+
+
+def test_a_logger_that_refuses_is_one_line(tmp_path, own_store):
+    """Stood in for: the errors are those of wandb, which is none of the extras.
+
+    Where it can tell, nothing has been trained yet.
+    """
+    (tmp_path / "wandb.py").write_text(WANDB)
+    arguments = (
+        *("-m", "benchmarl_mkt.cli", "run", *hydra_overrides(tmp_path), *CUSTOM, SHORT),
+        *("experiment.loggers=[csv,wandb]", f"hydra.run.dir={tmp_path / 'run'}"),
+    )
+    for more, message in (
+        ((), "experiment.loggers: wandb cannot log in (No API key configured. Use `wandb login` to "
+             "log in.); run wandb login, set WANDB_MODE=offline, or use experiment.loggers=[csv]"),
+        ((ALONE, "+experiment.wandb_extra_kwargs.mode=offline"),
+         "experiment.loggers: cannot be set up (UsageError: cannot begin benchmarl); use "
+         "experiment.loggers=[csv], or mend it"),
+        (("+experiment.wandb_extra_kwargs={mode: offline, project: x}",),
+         "wandb_extra_kwargs.project (x) is different from the project_name (benchmarl)"),
+    ):  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(tmp_path))
+            found = command(*arguments, *more, cwd=tmp_path, store=own_store)
+        assert found.returncode == 2
+        (line,) = found.stderr.splitlines()
+        assert line.startswith(f"error: {message}")
+        assert not own_store.exists()
+
+
+def test_wandb_itself_refuses_in_one_line(tmp_path, own_store, monkeypatch):
+    pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    logged = ("-m", "benchmarl_mkt.cli", "run", *hydra_overrides(tmp_path), *CUSTOM, SHORT, ALONE)
+    logged += ("experiment.loggers=[csv,wandb]",)
+    found = command(*logged, cwd=tmp_path, store=own_store)
+    assert found.returncode == 2
+    assert found.stderr.splitlines()[-1].startswith(
+        "error: experiment.loggers: wandb cannot log in"
+    )
+    assert "Traceback" not in found.stderr
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert command(*logged, cwd=tmp_path, store=own_store).returncode == 0
 
 
 def test_what_a_folder_of_ones_own_adds_is_checked(cli, tmp_path):
