@@ -53,7 +53,7 @@ def main(arguments: Sequence[str], console: Console) -> None:
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="names, order and published numbers (YAML)"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     roots: list[Path] = options.results
     runs, damaged = read_runs(roots)
     labels = read_labels(options.labels) if options.labels else find_labels(roots)
