@@ -78,7 +78,7 @@ def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
     found = command(*arguments, cwd=tmp_path, store=own_store)
     assert found.returncode == 0, found.stderr[-3000:]
     assert "Training 1 teachers: simple_push" in found.stdout
-    assert "mkt on multitask/custom, seed 0" in found.stdout
+    assert "mkt on multitask/custom_simple_push" in found.stdout
     (summary,) = tmp_path.glob("mkt_custom_*/summary.json")
     row = json.loads(summary.read_text())["tasks"]["simple_push"]
     assert row["frames"] == 100

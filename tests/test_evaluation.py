@@ -70,6 +70,6 @@ def test_a_recurrent_student_is_summarised(tmp_path):
     gru = MultiTaskModelConfig.get_from_yaml(str(conf_path() / "model" / "multitask_gru.yaml"))
     alone = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
     experiment = make_experiment(tmp_path, task_set(PUSH), alone, gru, 0)
-    summary = describe(experiment, set="multitask/custom", method="gru", overrides=[])
+    summary = describe(experiment, method="gru", overrides=[])
     experiment.run()
     assert summarise(experiment, summary)["tasks"]["simple_push"]["episodes"] > 0

@@ -56,11 +56,10 @@ def test_evaluations_are_written_into_the_json_and_logged(algorithm, callbacks, 
         max_n_frames=200,
     )
     experiment.run()
-    (run,) = (
-        json.loads(experiment.logger.json_writer.path.read_text())["multitask"]["custom"]
-        .popitem()[1]
-        .values()
-    )
+    content = json.loads(experiment.logger.json_writer.path.read_text())
+    for _ in ("environment", "task", "algorithm", "seed"):
+        (content,) = content.values()
+    run = content
     steps = [run[key] for key in sorted(run) if key.startswith("step_")]
     assert [step["battle_win_rate"] for step in steps] == witness.evaluations
     assert len(steps) == 4
@@ -133,7 +132,7 @@ def test_played_episodes_say_who_won(action):
 def test_a_summary_has_win_rates_where_there_are_battles(tmp_path):
     best, task = BestPolicy(), task_set(*SET)
     experiment = make_experiment(tmp_path, task, ALONE, callbacks=[best])
-    summary = describe(experiment, set="multitask/two", method="mkt", overrides=[])
+    summary = describe(experiment, method="mkt", overrides=[])
     experiment.run()
     summary = summarise(experiment, summary, best)
     at_random = play(task, random_policy(["battle", "game"]), 500, 20_000, copies=2).won["battle"]
@@ -142,10 +141,7 @@ def test_a_summary_has_win_rates_where_there_are_battles(tmp_path):
     assert 0.2 < row["random_win_rate"]["low"] < row["random_win_rate"]["high"] < 0.5
     assert {"student_win_rate", "best_win_rate"} <= row.keys()
     assert not any("win_rate" in key for key in summary["tasks"]["game"])
-    (metrics,) = (
-        run["absolute_metrics"]
-        for run in experiment.logger.json_writer.data["multitask"]["custom"]["mkt"].values()
-    )
+    metrics = experiment.logger.json_writer.run_data["absolute_metrics"]
     assert metrics["battle_win_rate"] == [pytest.approx(row["best_win_rate"]["mean"])]
     assert "game_win_rate" not in metrics
     text = StringIO()

@@ -15,7 +15,12 @@ from torchrl.envs import EnvBase, ExcludeTransform, Transform
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
 from benchmarl_mkt.environments.own_episode import OwnEpisode
 from benchmarl_mkt.environments.rounds import MultiTaskEnv
-from benchmarl_mkt.environments.task_set import RUN_FIELDS, MultiTaskConfig, parse_tasks
+from benchmarl_mkt.environments.task_set import (
+    RUN_FIELDS,
+    MultiTaskConfig,
+    parse_tasks,
+    set_names,
+)
 from benchmarl_mkt.environments.team import REWARDS, Team
 from benchmarl_mkt.environments.wins import TEAMS_WON, win_rate
 
@@ -26,7 +31,8 @@ class MultiTaskClass(DiscreteTaskClass):
     """A set of BenchMARL tasks as one BenchMARL task; each task is an agent group.
 
     Args:
-        name: name of the set.
+        name: the set's file in ``conf/task/multitask``; others may be called as they like. The
+            attribute ``name`` says besides what is in a set that is not shipped.
         config: the fields of :class:`MultiTaskConfig`.
 
     Raises:
@@ -46,6 +52,8 @@ class MultiTaskClass(DiscreteTaskClass):
         if final is not None and (type(final) is not int or final < 1):
             raise ValueError(f"final_episodes: {final!r} must be null or at least 1")
         self.team_configs = parse_tasks(self.config["tasks"])
+        self.choice = name
+        self.set_name, self.name = set_names(name, self.config, self.team_configs)
         only, names = self.config["only"], [team.name for team in self.team_configs]
         if only is not None:
             if only not in names:
@@ -65,7 +73,7 @@ class MultiTaskClass(DiscreteTaskClass):
     def single(self, name: str) -> MultiTaskClass:
         """Return the same task set reduced to the one named, as its teacher is trained on."""
         team = next(team for team in self.team_configs if team.name == name)
-        return MultiTaskClass(name, {**self.config, "tasks": [asdict(team)], "only": None})
+        return MultiTaskClass(self.choice, {**self.config, "tasks": [asdict(team)], "only": None})
 
     def get_env_fun(
         self,

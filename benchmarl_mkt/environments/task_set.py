@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import benchmarl.environments as benchmarl_environments
 from benchmarl.environments.common import TaskClass
 from benchmarl.environments.smacv2.common import Smacv2Class
+from benchmarl.utils import _read_yaml_config
 from torch import nn
 
 from benchmarl_mkt.environments.smac import StarcraftClass
 from benchmarl_mkt.environments.wins import TEAMS_WON
+from benchmarl_mkt.paths import conf_path
 
 _RESERVED = ("state", "active", "done", "terminated", "truncated", "next", "student", TEAMS_WON)
 
@@ -45,6 +49,32 @@ class MultiTaskConfig:
     only: str | None = None
     parallel_collection: bool = False
     final_episodes: int | None = None
+
+
+def set_names(choice: str, config: Mapping[str, Any], teams: Sequence[TeamConfig]) -> list[str]:
+    """Name the tasks of a set, and the set with all that it is.
+
+    A shipped set has its file's name. Any other says what is in it: BenchMARL's results are
+    merged by these names, and different sets must not be taken for one.
+
+    Args:
+        choice: the configuration file, such as ``CUSTOM``.
+        config: the fields of :class:`MultiTaskConfig`.
+        teams: its ``tasks``, checked.
+    """
+    path = conf_path() / "task" / "multitask" / f"{choice.lower()}.yaml"
+    shipped = asdict(MultiTaskConfig(**(_read_yaml_config(str(path)) if path.is_file() else {})))
+    tasks = [choice]
+    if list(config["tasks"]) != shipped["tasks"]:
+        content = json.dumps([asdict(team) for team in teams], sort_keys=True, default=str)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+        tasks += ["_".join(team.name for team in teams)[:60], digest]
+    changed = [
+        str(config[key]) if key == "only" else f"{key}_{config[key]}"
+        for key in set(shipped) - RUN_FIELDS - {"tasks"}
+        if config[key] != shipped[key]
+    ]
+    return ["_".join(tasks), "_".join([*tasks, *sorted(changed)])]
 
 
 @dataclass

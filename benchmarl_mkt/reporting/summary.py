@@ -27,7 +27,7 @@ def describe(experiment: Experiment, **labels: Any) -> dict[str, Any]:
 
     Args:
         experiment: the run, of a task set.
-        labels: what the run is called: ``set``, ``method``, ``overrides``.
+        labels: what the run is called: ``method``, ``overrides``. Its JSON is of that method, too.
 
     Returns:
         Without evaluations in a file, ``evaluations`` is None; without any evaluation, and so
@@ -38,9 +38,14 @@ def describe(experiment: Experiment, **labels: Any) -> dict[str, Any]:
     evaluates = config.evaluation and (writes or len(config.loggers) > 0)
     task = experiment.task
     absolute = task.config["final_episodes"] or 10 * config.evaluation_episodes
+    if writes:
+        # BenchMARL writes to this one from now on; its own calls all variants of a method the same.
+        experiment.logger.json_writer = AtomicJsonWriter(experiment.logger.json_writer)
+        experiment.logger.json_writer.rename(labels["method"])
     summary = {
         "format": FORMAT,
         **labels,
+        "set": f"{task.env_name()}/{task.set_name.lower()}",
         "algorithm": experiment.algorithm_name,
         "seed": experiment.seed,
         "finished": False,
@@ -104,7 +109,7 @@ def _write_absolute_metrics(experiment: Experiment, played: Episodes) -> None:
     for task, flags in played.won.items():
         means[f"{task}_win_rate"] = [float(flags.float().mean())]
     writer.run_data["absolute_metrics"] = means
-    AtomicJsonWriter(writer).rewrite()
+    writer.rewrite()
 
 
 def _row(experiment: Experiment, task: str, played: dict[str, Episodes]) -> dict:

@@ -35,6 +35,13 @@ class AtomicJsonWriter(JsonWriter):
             self.path.unlink(missing_ok=True)
             self.path = path
 
+    def rename(self, algorithm: str) -> None:
+        """Call the run's algorithm so: variants of one are apart when results are merged."""
+        ((environment, tasks),) = self.data.items()
+        (((task, algorithms),)) = tasks.items()
+        (seeds,) = algorithms.values()
+        self.data = {environment: {task: {algorithm: seeds}}}
+
     def rewrite(self) -> None:
         """Write the evaluations in memory."""
         write_atomically(self.path, json.dumps(self.data, indent=4).encode())

@@ -176,8 +176,8 @@ def find_teachers(config: MktConfig, task: MultiTaskClass, env: EnvBase) -> dict
         raise ValueError(
             f"teachers: none in {TeacherStore(config.teacher_store).root} for "
             f"{', '.join(missing)}. Train them with: benchmarl teachers train algorithm=mkt "
-            f"task=multitask/{task.name.lower()} and the same algorithm.* and task.* settings (in "
-            "Python: benchmarl_mkt.teachers.train_teacher), or name your own with "
+            f"task=multitask/{task.choice.lower()} and the same algorithm.* and task.* settings "
+            "(in Python: benchmarl_mkt.teachers.train_teacher), or name your own with "
             "algorithm.teachers={task: folder}"
         )
     return {team.name: teachers[team.name] for team in task.team_configs}

@@ -400,8 +400,9 @@ def test_json_and_csv_hold_each_tasks_own_return(algorithm, tmp_path):
         experiment.run()
         assert len(watch.seen) == 2
         path = next(Path(experiment.folder_name).glob("*.json"))
-        content = json.loads(path.read_text())["multitask"]["custom"]
-        (run_data,) = next(iter(content.values())).values()
+        run_data = json.loads(path.read_text())
+        for _ in ("environment", "task", "algorithm", "seed"):
+            (run_data,) = run_data.values()
         for index, rollouts in enumerate(watch.seen):
             step = run_data[f"step_{index + 1}"]
             lengths = {round(r["one", "observation"][0, 0, 1].item() * 10) for r in rollouts}

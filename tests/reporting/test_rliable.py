@@ -16,6 +16,8 @@ metrics = pytest.importorskip("rliable.metrics")
 
 
 def seeded():
+    """Rliable draws from NumPy's global state, whatever state it is given."""
+    np.random.seed(7)
     return np.random.RandomState(7)
 
 

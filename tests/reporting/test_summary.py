@@ -1,16 +1,18 @@
 import json
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from benchmarl.algorithms import VdnConfig
+from benchmarl.eval_results import load_and_merge_json_dicts
 from rich.console import Console
 from scipy import stats
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.best_policy import BestPolicy
-from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.environments import MultiTaskClass, MultiTaskTask
 from benchmarl_mkt.evaluation import play, teachers_policy
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.plots import plot_learning_curves
@@ -182,7 +184,7 @@ def test_a_run_without_its_evaluations_in_a_file(changes, evaluates, tmp_path):
     assert [table.name for table in tables][:1] == ["returns" if evaluates else "final"]
 
 
-LABELS = {"set": "multitask/custom", "method": "mkt", "overrides": ["algorithm=mkt"]}
+LABELS = {"method": "mkt", "overrides": ["algorithm=mkt"]}
 
 
 def run_summary(folder, task, algorithm):
@@ -242,8 +244,79 @@ def test_the_best_policy_is_scored_afresh(taught, teachers, tmp_path):
     assert (summary["absolute_episodes"], summary["best_at_frames"]) == (60, best.best.frames)
     experiment.policy.load_state_dict(best.best.weights)
     returns = play(taught, experiment.policy, 60, 30_000, copies=2).returns
-    (run,) = experiment.logger.json_writer.data["multitask"]["custom"]["mkt"].values()
+    ((by_method,),) = [tasks.values() for tasks in experiment.logger.json_writer.data.values()]
+    (run,) = by_method["mkt"].values()
     assert json.loads(experiment.logger.json_writer.path.read_text())["multitask"]
     for name, row in summary["tasks"].items():
         assert row["best"]["mean"] == pytest.approx(returns[name].mean().item(), rel=1e-4)
         assert run["absolute_metrics"][f"{name}_return"] == [pytest.approx(row["best"]["mean"])]
+
+
+ONE, TWO = toy("one", length=5), toy("two", length=4)
+
+
+def different_runs() -> dict[str, tuple]:
+    """What must stay apart: task set, algorithm, method."""
+    vdn, both = VdnConfig.get_from_yaml(), task_set(ONE, TWO)
+    return {
+        "set": (both, vdn, None),
+        "other set": (task_set(ONE, toy("two", length=6)), vdn, None),
+        "one task": (task_set(ONE, TWO, only="one"), vdn, None),
+        "the other": (task_set(ONE, TWO, only="two"), vdn, None),
+        "mean": (task_set(ONE, TWO, reward="mean"), vdn, None),
+        "algorithm": (both, ALONE, None),
+        "method": (both, ALONE, "mkt_vdn"),
+        "method of the other": (both, vdn, "vdn_ours"),
+    }
+
+
+def test_benchmarls_loader_keeps_different_runs_apart_and_merges_seeds(tmp_path):
+    """Without a method they are runs of plain BenchMARL, as python -m benchmarl.run does them."""
+    files = []
+    for name, (task, algorithm, method) in different_runs().items():
+        for seed in range(2):
+            folder = tmp_path / name / str(seed)
+            folder.mkdir(parents=True)
+            experiment = make_experiment(folder, task, algorithm, seed=seed)
+            if method is not None:
+                describe(experiment, method=method, overrides=[])
+            experiment.run()
+            files.append(str(experiment.logger.json_writer.path))
+    assert len(files) == 2 * len(different_runs())
+    merged = load_and_merge_json_dicts(files)
+    (tasks,) = merged.values()
+    seeds = [list(run) for methods in tasks.values() for run in methods.values()]
+    assert seeds == [["seed_0", "seed_1"]] * len(different_runs())
+    assert [set(methods) for methods in tasks.values() if len(methods) > 1] == [
+        {"vdn", "mkt", "mkt_vdn", "vdn_ours"}
+    ]
+    for path in files:  # each run's own evaluations are in there, unmixed
+        frames, returns = next(iter(read_curves(Path(path)).values()))
+        assert (len(frames), returns.shape) == (2, (2, 2))
+
+
+def test_reports_keep_different_sets_apart_and_single_tasks_beside_their_set(tmp_path):
+    sets = []
+    for number, name in enumerate(("set", "one task", "mean", "other set")):
+        (tmp_path / str(number)).mkdir()
+        experiment = make_experiment(tmp_path / str(number), *different_runs()[name][:2])
+        sets.append(describe(experiment, **LABELS)["set"])
+    assert sets[0] == sets[1] == sets[2] != sets[3]
+    assert all(set_.startswith("multitask/custom_one_two_") for set_ in sets)
+
+
+def test_shipped_sets_are_called_as_their_file():
+    shipped = MultiTaskTask.MPE.get_from_yaml()
+    assert (shipped.name, shipped.set_name) == ("MPE", "MPE")
+    config = {**shipped.config, "only": "simple_push", "final_episodes": 7}
+    alone = MultiTaskClass("MPE", config)
+    assert (alone.name, alone.set_name) == ("MPE_simple_push", "MPE")
+    without_id = MultiTaskClass("MPE", {**shipped.config, "agent_id": False})
+    assert (without_id.name, without_id.set_name) == ("MPE_agent_id_False", "MPE")
+    names = {MultiTaskClass("CUSTOM", {"tasks": tasks}).name for tasks in (
+        [ONE], [TWO], [ONE, TWO], [TWO, ONE], [{**ONE, "config": {"length": 9}}],
+        [{"task": ONE["task"], "name": "one", "config": {"length": 5}}],
+    )}  # fmt: skip
+    assert len(names) == 5  # the last is the first
+    many = [toy(f"a_long_name_of_a_team_{i}") for i in range(20)]
+    assert len(task_set(*many).name) < 90  # a folder's name has it

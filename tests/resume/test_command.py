@@ -84,7 +84,7 @@ def test_killed_stopped_resumed_and_finished(cli, job, tmp_path, own_store):
     status, out, error = cli("resume", str(tmp_path / "run"))
     assert status == 0, error
     assert "Training" not in out
-    assert "mkt on multitask/custom, seed 0" in out
+    assert "mkt on multitask/custom_simple_push" in out
     assert not list(tmp_path.glob("run/mkt_*/resume"))
     (table,) = tmp_path.glob("run/mkt_*/mkt_*/scalars/counters_iter.csv")
     steps = [int(line.split(",")[0]) for line in table.read_text().splitlines()]

@@ -200,8 +200,9 @@ def test_a_run_continued_beyond_its_plan_keeps_its_schedules(tmp_path):
     assert longer.algorithm.policy.eps == pytest.approx(0.1)
     assert accounts_of(longer)["simple_push"] == {"frames": 800, "episodes": 32}
     content = json.loads((folder / "run" / "run.json").read_text())
-    ((evaluations,),) = [d.values() for d in content["multitask"]["custom"].values()]
-    assert {f"step_{n}" for n in (0, *range(1, 9))} <= evaluations.keys()
+    for _ in ("environment", "task", "algorithm", "seed"):
+        (content,) = content.values()
+    assert {f"step_{n}" for n in (0, *range(1, 9))} <= content.keys()
 
 
 def test_each_iteration_has_randomness_of_its_own(tmp_path):
