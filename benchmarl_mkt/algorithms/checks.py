@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from benchmarl.experiment import ExperimentConfig
@@ -65,4 +66,39 @@ def check_experiment(config: ExperimentConfig, name: str = "experiment") -> None
     if config.buffer_device == "disk":
         raise ValueError(
             f"{name}.buffer_device: disk is not supported with algorithm=mkt; use cpu or cuda"
+        )
+
+
+def check_processes(config: ExperimentConfig, task: MultiTaskClass, env: EnvBase) -> None:
+    """Check that ``parallel_collection`` reaches the tasks of a set.
+
+    Raises:
+        ValueError: if it would be ignored: the command line hands it on, Python code has to.
+    """
+    serial = [name for name, team in env.teams.items() if not team.vectorised]
+    if config.parallel_collection and serial and not task.config["parallel_collection"]:
+        raise ValueError(
+            f"experiment.parallel_collection: true is needed in the set's own configuration, too, "
+            f"to run {', '.join(serial)} in processes: "
+            "MultiTaskClass(name, {'parallel_collection': True, ...})"
+        )
+
+
+def check_memory(segments: int, size: int, length: int) -> None:
+    """Check that a replay memory fits into the machine's.
+
+    Args:
+        segments: how many of every task are kept.
+        size: bytes of one segment of every task.
+        length: frames of a segment.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if segments * size > room:
+        raise ValueError(
+            f"experiment.off_policy_memory_size: {segments * length:,} frames of every task take "
+            f"{segments * size / 2**30:,.1f} GiB, this machine has {room / 2**30:,.1f} GiB; set it "
+            f"to {int(room / 2 / size) * length} or less"
         )

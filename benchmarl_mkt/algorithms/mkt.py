@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
 from benchmarl.models.common import ModelConfig
 from benchmarl.utils import _read_yaml_config
@@ -20,7 +21,12 @@ from torchrl.objectives import HardUpdate, LossModule, SoftUpdate
 from torchrl.objectives.utils import TargetNetUpdater
 
 from benchmarl_mkt.algorithms.callback import StudentCallback
-from benchmarl_mkt.algorithms.checks import check_experiment, check_task
+from benchmarl_mkt.algorithms.checks import (
+    check_experiment,
+    check_memory,
+    check_processes,
+    check_task,
+)
 from benchmarl_mkt.callbacks import standard_callbacks
 from benchmarl_mkt.models import EpsilonGreedyPolicy, StudentNetwork
 from benchmarl_mkt.models.mixers import MIXERS, make_mixer
@@ -58,6 +64,7 @@ class Mkt(Algorithm):
         self.tasks = list(self.group_map)
         check_task(self.config, experiment.task, experiment.test_env)
         check_experiment(self.experiment_config)
+        check_processes(self.experiment_config, experiment.task, experiment.test_env)
         self.schedule = AnnealingSchedule(**self.config.annealing)
         self.teachers: dict[str, Teacher] = {}
         if self.config.uses_teacher:
@@ -137,14 +144,26 @@ class Mkt(Algorithm):
         if self._buffer is None:
             config = self.experiment_config
             length = -(-config.collected_frames_per_batch(False) // config.n_envs_per_worker(False))
+            capacity = max(1, config.replay_buffer_memory_size(False) // length)
+            if str(self.buffer_device) == "cpu":
+                check_memory(capacity, self._segment_bytes(length), length)
             self._buffer = MultiTaskReplayBuffer(
                 self.tasks,
-                capacity=max(1, config.replay_buffer_memory_size(False) // length),
+                capacity=capacity,
                 batch_size=-(-config.train_batch_size(False) // length),
                 update=self.config.update,
                 device=self.buffer_device,
             )
         return self._buffer
+
+    def _segment_bytes(self, length: int) -> int:
+        """The bytes that a segment of every task takes, by making one without memory."""
+        env = self.experiment.test_env
+        batch = env.fake_tensordict()[:1].to("meta").unsqueeze(1).repeat(1, length)
+        for task in self.teachers:
+            values = env.teams[task].n_agents, env.teams[task].n_actions
+            batch[task, "teacher_values"] = torch.empty(1, length, *values, device="meta")
+        return self.process_batch(self.tasks[0], batch).bytes()
 
     def get_policy_for_collection(self) -> TensorDictSequential:
         """Return one epsilon-greedy policy that acts for all tasks."""

@@ -55,6 +55,7 @@ class MultiTaskEnv(LeavesEnv):
         self._with_wins = [team.name for team in teams if team.knows_wins]
         self._with_state = [team.name for team in teams if team.state_length is None]
         self._make_specs()
+        self.is_closed = False  # TorchRL believes so before its first step: games stayed alive
         if seed is not None:
             with contextlib.suppress(NotImplementedError):  # each copy was made with a seed
                 self.set_seed(seed)

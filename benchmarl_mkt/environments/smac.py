@@ -7,8 +7,6 @@ several copies side by side need. Nothing is imported from smacv2 before a game 
 from __future__ import annotations
 
 import copy
-import itertools
-import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -27,7 +25,6 @@ MAPS = (
     *("3m", "8m", "25m", "5m_vs_6m", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m", "MMM", "MMM2"),
     *("2s3z", "3s5z", "3s5z_vs_3s6z", "3s_vs_5z", "6h_vs_8z", "corridor"),
 )
-_log = logging.getLogger(__name__)
 
 
 class StarcraftEnv(SMACv2Env):
@@ -35,7 +32,7 @@ class StarcraftEnv(SMACv2Env):
 
     As TorchRL's, but the team's reward is the group's ``reward`` [N, 1], equal for all N agents,
     and an end by the step limit that smacv2 reports (``continuing_episode: true``) is a truncation.
-    The seed is that of the construction: the game takes none later.
+    The seed is that of the construction: like TorchRL's it takes none later.
     """
 
     def _make_specs(self, env: Any) -> None:
@@ -52,9 +49,6 @@ class StarcraftEnv(SMACv2Env):
         after.set((GROUP, "reward"), reward.expand(self.n_agents, 1).clone())
         truncated = done & after.get(("info", "episode_limit"))
         return after.set("truncated", truncated).set("terminated", done & ~truncated)
-
-    def _set_seed(self, seed: int | None) -> None:
-        _log.debug("StarCraft II keeps the seed that it was started with")
 
 
 class StarcraftClass(BattleClass):
@@ -78,10 +72,9 @@ class StarcraftClass(BattleClass):
                 "git+https://github.com/oxwhirl/smacv2.git, unpack the game (4.10) and the maps of "
                 "that repository's releases into its Maps folder, and set SC2PATH to the game's"
             )
-        seeds = itertools.repeat(None) if seed is None else itertools.count(seed)
         return lambda: StarcraftEnv(
             categorical_actions=True,
-            seed=next(seeds),
+            seed=seed,
             device=device,
             **copy.deepcopy(self.config),  # smacv2 writes into it
         )

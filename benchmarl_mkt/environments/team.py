@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -93,11 +94,14 @@ class Team:
             self.env, one = make_copies(task, num_envs, seed, device, parallel)
             self.vectorised = one is self.env
             self._read(task, one, num_envs, dict(opponents or {}))
-            if parallel and not self.vectorised:
-                one.close()  # the copies are in processes of their own
-        except (ValueError, ImportError):
-            raise
+            self._takes_seeds = True
+            if parallel and not self.vectorised:  # the copies are in processes of their own,
+                self._takes_seeds = _takes_seeds(one)  # which an error would end
+                one.close()
         except Exception as error:
+            told = isinstance(error, ValueError) and re.match(r"[\w.]+: ", str(error))
+            if told or isinstance(error, ImportError):
+                raise
             reason = " ".join(str(error).split()) or "no reason given"
             raise ValueError(
                 f"tasks: '{name}' cannot be set up ({type(error).__name__}: {reason:.300})"
@@ -206,6 +210,8 @@ class Team:
         Raises:
             NotImplementedError: if it takes no seeds.
         """
+        if not self._takes_seeds:
+            raise NotImplementedError
         # In a process of its own a copy cannot change this one's random state either.
         with torch.random.fork_rng(devices=[], enabled=not self.vectorised):
             self.env.set_seed(seed)
@@ -335,6 +341,15 @@ class Team:
             if group in self._masked:
                 masks[:, start:stop, :count] = data.get((group, "action_mask"))
         return masks
+
+
+def _takes_seeds(env: EnvBase) -> bool:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            env.set_seed(0)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _per_agent(entry: Tensor) -> Tensor:

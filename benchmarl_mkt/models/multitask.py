@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -88,8 +89,10 @@ class MultiTaskModel(Model):
         return list(trunk_config(trunk).get_model_state_spec(self.model_index).keys())
 
     def _shared_trunk(self, trunk: dict[str, Any]) -> Model:
+        config = trunk_config(trunk)
         key = (
             id(self.action_spec),
+            json.dumps(model_to_dict(config), sort_keys=True),
             self.is_critic,
             self.centralised,
             self.model_index,
@@ -99,7 +102,6 @@ class MultiTaskModel(Model):
         )
         shared = _TRUNKS.get(key)
         if shared is None:
-            config = trunk_config(trunk)
             # A feed-forward trunk sees rows [M, size]. A recurrent one keeps BenchMARL's agent
             # dimension, of size one: agents are rows too.
             agents = (1,) if config.is_rnn else ()

@@ -215,6 +215,7 @@ class BoundaryCollector:
                 self._failed = True
                 if fresh and self.callback.saves:  # nothing but episodes has changed since
                     self.callback.save()
+                signals.raise_if_received()  # it may have reached a game's process first
                 raise environment_error("collecting episodes", error) from error
             fresh = _ends_all_episodes(batch)
             yield batch
@@ -277,13 +278,13 @@ def _obstacle(experiment: Experiment) -> str | None:
 def _seed_environment(env: EnvBase, seed: int) -> None:
     try:
         env.set_seed(seed)
-    except NotImplementedError:
-        _warn_of_seeds(type(env).__name__)
+    except NotImplementedError as error:
+        _warn_of_seeds(str(error) or f"{type(env).__name__} takes no seeds")
 
 
 @functools.cache
-def _warn_of_seeds(environment: str) -> None:
-    logger.warning("%s takes no seeds: a resumed run will not be exact", environment)
+def _warn_of_seeds(which: str) -> None:
+    logger.warning("%s: a resumed run will not be exact", which)
 
 
 def _ends_all_episodes(batch: TensorDictBase) -> bool:

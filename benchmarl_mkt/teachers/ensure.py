@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
@@ -56,11 +56,12 @@ def ensure_teachers(
     ):
         rows = {name: bars.add_task(name, total=None, best="waiting") for name in names}
         jobs = {pool.submit(_work, config, task.config, name): name for name in names}
+        waiting = dict(jobs)
         try:
-            while not all(job.done() for job in jobs):
+            while waiting:
                 _show(news, bars, rows)
-            for job in as_completed(jobs):
-                _finish(job, jobs[job], bars, rows)
+                for job in [job for job in waiting if job.done()]:
+                    _finish(job, waiting.pop(job), bars, rows)
         except BaseException:  # a signal, or a teacher's error: the others save and stop as well
             for job in jobs:
                 job.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ from benchmarl_mkt.yaml_files import read_yaml
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import MktConfig
 
+# What environments are played by. VMAS has no first version: its time limit was an end then.
+GAMES = {
+    **{"mpe": "mpe2", "smax": "jaxmarl", "smac": "smacv2", "smacv2": "smacv2", "vmas": "vmas"},
+    **{"pettingzoo": "pettingzoo", "magent": "magent2", "meltingpot": "dm-meltingpot"},
+}
+_FIRST_GAMES = ("mpe2 1.1.1", "jaxmarl 0.2.0")
 # Fields of an experiment that do not bear on what is learned.
 _IRRELEVANT = {
     "sampling_device", "train_device", "buffer_device", "render", "loggers", "project_name",
@@ -109,6 +116,21 @@ def teacher_model(config: MktConfig) -> MultiTaskModelConfig:
         raise ValueError(f"algorithm.teacher_model: {config.teacher_model}: {error}") from error
 
 
+def game_of(task: str) -> str:
+    """Name what a task is played by, with its version: another version is another game.
+
+    Returns:
+        An empty text for the versions that the first stores were filled with, whose keys stay, and
+        for a user's own tasks, whose versions nobody knows.
+    """
+    package = GAMES.get(task.partition("/")[0])
+    try:
+        game = f"{package} {version(package)}" if package else ""
+    except PackageNotFoundError:
+        return ""
+    return "" if game in _FIRST_GAMES else game
+
+
 def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe:
     """Return the recipe of the teacher of task ``name`` that a student's configuration asks for."""
     single = task.single(name)
@@ -139,6 +161,7 @@ def teacher_recipe(config: MktConfig, task: MultiTaskClass, name: str) -> Recipe
             if key not in _IRRELEVANT and not key.startswith(unused)
         },
         seed=config.teacher_seed,
+        game=game_of(team.task),
     )
 
 

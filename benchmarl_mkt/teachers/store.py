@@ -50,6 +50,8 @@ class Recipe:
         model: name and fields of the model.
         experiment: the fields of the experiment's configuration that bear on training.
         seed: seed of the training.
+        game: what the task is played by, with its version; see
+            :func:`~benchmarl_mkt.teachers.find.game_of`. Empty in recipes written before it was.
     """
 
     task: Mapping[str, Any]
@@ -57,11 +59,14 @@ class Recipe:
     model: Mapping[str, Any]
     experiment: Mapping[str, Any]
     seed: int
+    game: str = ""
 
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of recipe and versions, as 64 hexadecimal digits."""
         content = {"format": FORMAT, "version": RECIPE_VERSION, **asdict(self)}
+        if not self.game:
+            del content["game"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

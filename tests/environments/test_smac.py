@@ -14,6 +14,7 @@ from benchmarl_mkt.environments import SmacTask, StarcraftClass
 from benchmarl_mkt.environments.smac import MAPS
 from benchmarl_mkt.evaluation import play, random_policy
 from tests.helpers import REPOSITORY, make_experiment, task_set
+from tests.toys import toy
 
 needs_jaxmarl = pytest.mark.skipif(
     find_spec("jaxmarl") is None, reason="the stand-in needs JaxMARL: 'benchmarl-mkt[smax]'"
@@ -73,7 +74,7 @@ def test_without_the_game_one_line_says_what_to_install(name, registered):
 @needs_jaxmarl
 def test_specs(stand_in):
     env = make_env(SMAC, SMACV2)
-    check_env_specs(env, seed=1)
+    check_env_specs(env)
     assert {name: (team.n_agents, team.n_actions) for name, team in env.teams.items()} == {
         "3m": (3, 9),
         "v2": (3, 9),
@@ -92,8 +93,28 @@ def test_every_copy_is_a_game_of_its_own(stand_in):
     assert len({one["seed"] for one in made}) == 2
     assert {one["map_name"] for one in made} == {"3m"}
     assert {one["difficulty"] for one in made} == {"7"}
-    env.set_seed(3)  # what the game cannot follow is no error
+    with pytest.raises(NotImplementedError, match="3m: the game takes no seeds"):
+        env.set_seed(3)
     env.close()
+
+
+@needs_jaxmarl
+def test_the_games_seedlessness_is_told_and_the_others_are_seeded(stand_in, tmp_path, caplog):
+    """A resumed run is not exact then, nor is a static evaluation."""
+    task = task_set(SMAC, toy("one", spread=9, length=2), reward="mean")
+    env = task.get_env_fun(2, False, 5, "cpu")()
+    lengths = []
+    for _ in range(2):
+        with pytest.raises(NotImplementedError, match="^3m: the game takes no seeds$"):
+            env.set_seed(3)
+        lengths.append(env.reset()["one", "observation"][:, 0, 1].tolist())
+    assert lengths[0] == lengths[1]
+    env.close()
+    algorithm = MktConfig(annealing=ALONE.annealing, mixer="vdn")
+    experiment = make_experiment(tmp_path, task, algorithm, evaluation_static=True)
+    with pytest.warns(UserWarning, match="Static evaluation is not guaranteed"):
+        experiment.run()
+    assert "3m: the game takes no seeds: a resumed run will not be exact" in caplog.text
 
 
 @needs_jaxmarl
