@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -9,7 +11,9 @@ from torch import Tensor
 
 from benchmarl_mkt.objectives.td import greedy_actions
 from benchmarl_mkt.serialisation import model_from_dict
-from benchmarl_mkt.teachers.load import Teacher
+
+if TYPE_CHECKING:
+    from benchmarl_mkt.teachers.load import Teacher
 
 
 class TeamPolicy(TensorDictModuleBase):

@@ -36,7 +36,7 @@ def own_store(tmp_path, monkeypatch) -> Path:
     store = tmp_path / "store"
     monkeypatch.setenv("BENCHMARL_MKT_STORE", str(store))
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # again: TorchRL may have changed it; a fork may hang with more
+    torch.set_num_threads(1)  # again: TorchRL may have changed it
     return store
 
 

@@ -15,7 +15,8 @@ from tensordict import TensorDict
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.guards import GuardCallback, TrainingError
 from tests.helpers import PUSH, SPEAKER, task_set
-from tests.resume.training import in_process, iteration_saved, train
+from tests.processes import in_process
+from tests.resume.training import iteration_saved, train
 from tests.toys import DEFAULTS, ToyTask, toy
 
 ALONE = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})

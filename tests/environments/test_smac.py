@@ -105,7 +105,7 @@ def test_the_games_seedlessness_is_told_and_the_others_are_seeded(stand_in, tmp_
     env = task.get_env_fun(2, False, 5, "cpu")()
     lengths = []
     for _ in range(2):
-        with pytest.raises(NotImplementedError, match="^3m: the game takes no seeds$"):
+        with pytest.raises(NotImplementedError, match=r"^3m: the game takes no seeds$"):
             env.set_seed(3)
         lengths.append(env.reset()["one", "observation"][:, 0, 1].tolist())
     assert lengths[0] == lengths[1]

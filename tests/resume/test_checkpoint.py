@@ -13,7 +13,8 @@ from benchmarl_mkt.resume.checkpoint import (
     write_atomically,
     write_checkpoint,
 )
-from tests.resume.training import differences, in_process
+from tests.processes import in_process
+from tests.resume.training import differences
 
 STATE = {
     "weights": torch.arange(6.0).view(2, 3).T,  # not contiguous

@@ -18,12 +18,12 @@ from benchmarl_mkt.teachers import train_teacher
 from benchmarl_mkt.teachers.ensure import ensure_teachers
 from tests.conftest import write_tiny_experiment
 from tests.helpers import PUSH, SPEAKER, accounts_of, task_set
+from tests.processes import in_process
 from tests.resume.training import (
     SendSignal,
     assert_the_same,
     build,
     differences,
-    in_process,
     iteration_saved,
     killed,
     results,

@@ -1,9 +1,7 @@
-import multiprocessing
-
 import pytest
 
 from benchmarl_mkt.resume.record import open_run, read_run
-from tests.resume.training import in_process
+from tests.processes import in_process, start, wait_for
 
 CONFIG = {"seed": 0, "experiment": {"lr": 0.1, "loggers": ["csv"]}, "task": {"tasks": [1, 2]}}
 
@@ -48,22 +46,21 @@ def test_another_configuration_is_refused(changed, message, folder):
 
 
 def test_two_processes_cannot_run_in_one_folder(folder):
-    ready, done = (multiprocessing.get_context("fork").Event() for _ in range(2))
+    ready, done = folder / "ready", folder / "done"
 
     def hold() -> None:
         with open_run(folder, [], CONFIG, "name"):
-            ready.set()
-            done.wait(60)
+            ready.touch()
+            wait_for(done)
 
-    holder = multiprocessing.get_context("fork").Process(target=hold)
-    holder.start()
-    assert ready.wait(60)
+    holder = start(hold)
+    wait_for(ready)
     with (
         pytest.raises(ValueError, match="another process is running in"),
         open_run(folder, [], CONFIG, "name"),
     ):
         pytest.fail("opened")
-    done.set()
+    done.touch()
     holder.join(60)
     with open_run(folder, [], CONFIG, "name"):
         pass

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.resume import ResumeCallback, in_folder, run
 from benchmarl_mkt.resume.checkpoint import latest_checkpoint
 from tests.helpers import small_model, tiny_config
+from tests.processes import in_process
 
 # 8 iterations of 50 frames; evaluated at the first, then at every second one.
 EVERY = 0.0  # seconds between checkpoints
@@ -31,7 +30,7 @@ class SendSignal(Callback):
         self.number, self.iteration = number, iteration
 
     def __getstate__(self):
-        return {}
+        return {"number": self.number, "iteration": self.iteration}
 
     def on_train_end(self, training_td, group):
         if self.experiment.n_iters_performed == self.iteration:
@@ -56,15 +55,6 @@ def train(*arguments, **changes) -> Experiment:
     experiment = build(*arguments, **changes)
     run(experiment)
     return experiment
-
-
-def in_process(job: Callable[[], Any]) -> int:
-    """Do the job in a process of its own; return how that ended."""
-    process = multiprocessing.get_context("fork").Process(target=job)
-    process.start()
-    process.join(timeout=120)
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 def killed(iteration: int, *arguments, **changes) -> None:

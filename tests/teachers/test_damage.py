@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from benchmarl_mkt.teachers import TeacherStore, load_teacher
 from benchmarl_mkt.teachers.find import missing_teachers, present_teachers
 from benchmarl_mkt.teachers.store import METADATA, WEIGHTS, checksum, sha256
+from tests.processes import in_process, start, wait_for
 from tests.teachers.test_store import RECIPE, WEIGHT
 
 FILES = (METADATA, WEIGHTS)
@@ -164,17 +165,6 @@ def test_a_teacher_of_the_first_version_is_read(teachers, tmp_path):
 # ---- processes ----
 
 
-def in_a_process(work) -> int:
-    """Begin ``work()`` in a child; its process id."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return child
-
-
 @pytest.mark.parametrize("moment", [1, 3])
 def test_killed_while_writing(tmp_path, moment):
     """The disk is asked for three times before the entry appears: no half one; the lock is free."""
@@ -192,8 +182,7 @@ def test_killed_while_writing(tmp_path, moment):
         with store.lock(RECIPE):
             store.save(RECIPE, WEIGHT, {"kind": "values"})
 
-    _, status = os.waitpid(in_a_process(write), 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert in_process(write) == -signal.SIGKILL
     assert RECIPE not in store
     assert store.entries() == []
     assert (store.root / f".{RECIPE.key}.lock").exists()  # stale
@@ -204,21 +193,21 @@ def test_killed_while_writing(tmp_path, moment):
 
 def test_a_lock_is_held_while_its_process_lives(tmp_path):
     store = TeacherStore(tmp_path / "store")
-    read, write = os.pipe()
+    held = tmp_path / "held"
 
     def hold():
         with store.lock(RECIPE):
-            os.write(write, b"held")
+            held.touch()
             time.sleep(600)
 
-    holder = in_a_process(hold)
-    assert os.read(read, 4) == b"held"
+    holder = start(hold)
+    wait_for(held)
     file = store.root / f".{RECIPE.key}.lock"
     with pytest.raises(TimeoutError), FileLock(file, timeout=0.1):
         pass
     with store.lock(replace(RECIPE, seed=1)):  # another teacher is free
         pass
-    os.kill(holder, signal.SIGKILL)
-    os.waitpid(holder, 0)
+    holder.kill()
+    holder.join()
     with store.lock(RECIPE):  # nobody has removed the file, and nobody waits for it
         assert file.exists()
