@@ -116,6 +116,26 @@ def trunks_of(experiment, kind: str = "policy") -> list:
     return found
 
 
+def test_trunks_of_other_layers_are_others_in_one_experiment():
+    """A second model of an experiment is not given the first one's trunk."""
+    sizes = {"a": (2, 5, 3)}
+    spec = action_specs(sizes)
+    relu = {"activation_class": "torch.nn.ReLU"}
+    trunks = [
+        make_agents(sizes, small_model(trunk=trunk), spec)["a"].trunk
+        for trunk in (
+            {"name": "mlp", "num_cells": [], **relu},
+            {"name": "mlp", "num_cells": [7], **relu},
+            {"name": "mlp", "num_cells": [7], "activation_class": "torch.nn.Tanh"},
+            {"name": "gru"},
+        )
+    ]
+    assert len(set(map(id, trunks))) == 4
+    assert [type(trunk).__name__ for trunk in trunks] == ["Mlp", "Mlp", "Mlp", "Gru"]
+    again = make_agents(sizes, small_model(trunk={"name": "gru"}), spec)["a"]
+    assert again.trunk is trunks[3]
+
+
 @pytest.mark.parametrize("config", [QmixConfig, VdnConfig, IqlConfig, MappoConfig, IppoConfig])
 def test_stock_algorithms_share_one_trunk_over_their_groups(config, tmp_path):
     experiments = [

@@ -1,4 +1,8 @@
+import io
+import time
+
 import pytest
+from benchmarl.environments import task_config_registry
 from rich.console import Console
 
 from benchmarl_mkt.algorithms import MktConfig
@@ -7,6 +11,7 @@ from benchmarl_mkt.teachers.ensure import ensure_teachers
 from benchmarl_mkt.teachers.find import missing_teachers
 from tests.conftest import write_tiny_experiment
 from tests.helpers import PUSH, task_set
+from tests.toys import ToyTask, toy
 
 
 def train(config: MktConfig, task_config: dict) -> None:
@@ -25,3 +30,18 @@ def test_teachers_are_trained_within_a_worker_of_joblibs(tmp_path):
     assert list(missing_teachers(config, task)) == ["simple_push"]
     joblib.Parallel(n_jobs=2)([joblib.delayed(train)(config, task.config)])
     assert not missing_teachers(config, task)
+
+
+def test_a_teacher_that_fails_is_told_at_once(tmp_path, monkeypatch):
+    """The others save, stop, and go on from there when they are asked again."""
+    monkeypatch.setenv("BENCHMARL_MKT_SAVE_EVERY", "0")
+    preset = write_tiny_experiment(tmp_path, max_n_frames=500_000)  # for a quarter of an hour
+    config = MktConfig(teacher_store=str(tmp_path / "store"), teacher_experiment=str(preset))
+    # The processes, which register nothing but what is shipped, do not know the toy.
+    task = task_set(PUSH, toy("broken"))
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="unknown task 'toy/vector'"):
+        ensure_teachers(config, task, Console(file=io.StringIO()), workers=2)
+    assert time.monotonic() - began < 120
+    assert task_config_registry["toy/vector"] is ToyTask.VECTOR
+    assert not list((tmp_path / "store").glob("mpe*"))

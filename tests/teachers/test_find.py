@@ -1,5 +1,7 @@
+import hashlib
+import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import yaml
@@ -7,12 +9,15 @@ from benchmarl.experiment import ExperimentConfig
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.teachers import Recipe
 from benchmarl_mkt.teachers.find import (
     experiment_preset,
     find_teachers,
+    game_of,
     missing_teachers,
     teacher_recipe,
 )
+from benchmarl_mkt.teachers.store import FORMAT
 from tests.conftest import write_tiny_experiment
 from tests.helpers import PUSH, SPEAKER, make_experiment, task_set
 
@@ -128,3 +133,33 @@ def test_unknown_presets_and_keys_are_refused(tmp_path):
     path.write_text("learning_rate: 3\n")
     with pytest.raises(ValueError, match=r"odd\.yaml.* unknown key 'learning_rate'"):
         experiment_preset(str(path))
+
+
+def test_another_version_of_a_game_has_teachers_of_its_own(monkeypatch):
+    """The versions that stores were first filled with keep their keys; VMAS has none of them."""
+    config, versions = MktConfig(), {"mpe2": "1.1.1", "vmas": "1.5.2"}
+    monkeypatch.setattr("benchmarl_mkt.teachers.find.version", lambda name: versions[name])
+    task = task_set(PUSH, "vmas/balance")
+    push, balance = (teacher_recipe(config, task, name) for name in ("simple_push", "balance"))
+    assert push.game == ""
+    assert replace(push, game="").digest == push.digest
+    assert balance.game == "vmas 1.5.2"
+    versions |= {"mpe2": "1.1.2", "vmas": "1.5.3"}
+    later = [teacher_recipe(config, task, name) for name in ("simple_push", "balance")]
+    assert later[0].game == "mpe2 1.1.2"
+    assert later[0].digest != push.digest
+    assert later[1].digest != balance.digest
+
+
+def test_recipes_written_before_games_had_versions_keep_their_keys():
+    """The digest is that of the fields that there were."""
+    recipe = teacher_recipe(MktConfig(), task_set(PUSH), "simple_push")
+    old = {key: value for key, value in asdict(recipe).items() if key != "game"}
+    content = {"format": FORMAT, "version": 1, **old}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert Recipe(**old).digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_users_own_game_has_no_version():
+    assert game_of("own/rows") == ""
+    assert game_of("meltingpot/never_installed") == ""
