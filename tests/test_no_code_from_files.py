@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 import benchmarl_mkt
-from benchmarl_mkt.configuration.composition import composed
+from benchmarl_mkt.configuration.composition import KEYS, composed
 from benchmarl_mkt.environments import FrozenPolicy
 from benchmarl_mkt.reporting.labels import read_labels
 from benchmarl_mkt.reporting.runs import read_curves, read_run
@@ -194,8 +194,8 @@ def run_folder(tmp_path):
 
     def write(key: str = "", value=None, *model: str, **changes) -> Path:
         with composed([*hydra_overrides(folder)[1:], *(model or MODELS[0]), *SET[1:]]) as cfg:
-            config = OmegaConf.to_container(cfg, resolve=False)
-            choices = config.pop("hydra")["runtime"]["choices"]
+            config = OmegaConf.to_container(OmegaConf.masked_copy(cfg, KEYS), resolve=True)
+            choices = cfg.hydra.runtime.choices
         choices = {k: v for k, v in choices.items() if not k.startswith("hydra/")}
         inner = config = {"choices": choices, **config}
         *path, last = key.split(".")
@@ -234,6 +234,16 @@ def test_an_honest_record_is_read(cli, run_folder, model):
     folder = run_folder("", None, *model, name=name)
     status, out, error = cli("resume", str(folder))
     assert (status, error) == (0, "")
+    assert out == f"Finished already: {folder}\n"
+
+
+def test_a_record_from_before_a_setting_was_there(cli, run_folder):
+    folder = run_folder()
+    content = json.loads((folder / record.RECORD).read_text())
+    del content["config"]["algorithm"]["freeze_trunk"], content["config"]["task"]["only"]
+    (folder / record.RECORD).write_text(json.dumps(content))
+    status, out, error = cli("resume", str(folder))
+    assert (status, error) == (0, ""), error
     assert out == f"Finished already: {folder}\n"
 
 

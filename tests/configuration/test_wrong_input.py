@@ -374,7 +374,7 @@ def test_wrong_reports_are_refused(refused, tmp_path, options, message):
 def test_options_stand_anywhere_among_the_results(cli, tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / name, summary(), evaluations({"push": [0.0]}))
-    status, out, error = cli("report", "a", "--out", "there", "b")
+    status, _, error = cli("report", "a", "--out", "there", "b")
     assert (status, error) == (0, "")
     assert "0 finished runs, 2 unfinished" in (tmp_path / "there" / "report.md").read_text()
 
