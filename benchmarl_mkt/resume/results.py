@@ -21,6 +21,7 @@ class AtomicJsonWriter(JsonWriter):
     """
 
     path: Path
+    data: dict[str, Any]
 
     def __init__(self, writer: JsonWriter):
         self.__dict__.update(writer.__dict__)
