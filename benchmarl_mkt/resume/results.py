@@ -39,7 +39,7 @@ class AtomicJsonWriter(JsonWriter):
     def rename(self, algorithm: str) -> None:
         """Call the run's algorithm so: variants of one are apart when results are merged."""
         ((environment, tasks),) = self.data.items()
-        (((task, algorithms),)) = tasks.items()
+        ((task, algorithms),) = tasks.items()
         (seeds,) = algorithms.values()
         self.data = {environment: {task: {algorithm: seeds}}}
 
