@@ -145,12 +145,12 @@ class MktLoss(LossModule):
             if name not in optional and not (name == "state" and self._lacks_state(task))
         ]
 
-    def _lacks_state(self, task: str) -> bool:
-        return task in self.state_lengths or not self._bound_network.mixer.reads_state
-
     @in_keys.setter
     def in_keys(self, value: list) -> None:
         raise RuntimeError("in_keys follow from the tasks; use set_keys to rename entries")
+
+    def _lacks_state(self, task: str) -> bool:
+        return task in self.state_lengths or not self._bound_network.mixer.reads_state
 
     def _forward_value_estimator_keys(self, **kwargs) -> None:
         """Nothing to forward: the target is computed here (Eq. 5)."""

@@ -9,6 +9,7 @@ from benchmarl.models import MlpConfig
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.evaluation import play, random_policy, stage
 from benchmarl_mkt.reporting.summary import describe, summarise
+from tests.docs.test_examples import example
 from tests.games import FINISH, Line, line, register_games
 from tests.helpers import PUSH, make_experiment, task_set
 
@@ -181,6 +182,58 @@ def test_transforms_that_keep_a_state_go_on(parallel):
     team.reset(torch.tensor([False, True]))
     assert team._current["step_count"].flatten().tolist() == [4, 0]
     env.close()
+
+
+# ---- games of others ----
+
+
+def magent():
+    pytest.importorskip("magent2")
+    small = {"map_size": 12, "max_cycles": 15}
+    return {"task": "magent/adversarial_pursuit", "name": "theirs", "config": small}
+
+
+def butterfly():
+    pytest.importorskip("pymunk", reason="needs pettingzoo[butterfly]")
+    example("pettingzoo_game")
+    short = {"max_cycles": 40}
+    return {"task": "butterfly/knights_archers_zombies", "name": "theirs", "config": short}
+
+
+@pytest.mark.parametrize("entry", [magent, butterfly], ids=lambda entry: entry.__name__)
+def test_returns_are_the_sums_of_what_others_games_pay(entry, monkeypatch):
+    """To every agent, in the order of the steps; each of their games is listened to."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    env = make_env(entry(), line(), PUSH, copies=2)
+    paid = [0.0, 0.0]
+    for index, copy in enumerate(env.teams["theirs"].env._envs):
+        game = copy._env
+
+        def step(actions, play=game.step, index=index):
+            out = play(actions)
+            paid[index] += sum(out[1].values())
+            return out
+
+        monkeypatch.setattr(game, "step", step)
+    torch.manual_seed(0)
+    data, earned = env.reset(), torch.zeros(2)
+    while not data["done"].all():
+        data = env.step(env.rand_action(data))["next"]
+        earned += data["theirs", "reward"][:, 0, 0]
+    assert earned.tolist() == pytest.approx(paid, abs=1e-4)
+    env.close()
+
+
+@pytest.mark.parametrize("algorithm", [ALONE, *STOCK], ids=lambda c: type(c).__name__)
+def test_a_set_of_an_own_game_mpe_and_magents_trains(algorithm, tmp_path):
+    task = task_set(magent(), line(), PUSH, final_episodes=2)
+    model = None if algorithm is ALONE else MlpConfig.get_from_yaml()
+    experiment = make_experiment(tmp_path, task, algorithm, model, evaluation=False)
+    before = {key: value.clone() for key, value in experiment.policy.state_dict().items()}
+    experiment.run()
+    after = experiment.policy.state_dict()
+    assert any(not torch.equal(after[key], value) for key, value in before.items())
+    assert experiment.total_frames == 100
 
 
 # ---- memory ----
