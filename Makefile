@@ -17,7 +17,7 @@ demo: $(STAMP)  ## install, train three teachers and one student on MPE, show wh
 	$(BIN)/benchmarl run algorithm=mkt task=multitask/mpe
 
 test: $(STAMP)  ## install and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(STAMP)  ## measure speed, as ratios; writes benchmarks/results/speed.*
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,smax]'
