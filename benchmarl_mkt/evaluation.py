@@ -138,9 +138,13 @@ def stage(
 
 
 def copies_of(experiment: Experiment) -> int:
-    """How many copies of a game the experiment plays at a time, in training or in evaluation."""
-    config = experiment.config
-    return max(config.evaluation_episodes, config.n_envs_per_worker(experiment.on_policy))
+    """How many copies of a game to play at a time: as many as in training or in evaluation.
+
+    More are cheap where all tasks are vectorised: there at least :data:`COPIES`.
+    """
+    config, teams = experiment.config, experiment.test_env.teams.values()
+    copies = max(config.evaluation_episodes, config.n_envs_per_worker(experiment.on_policy))
+    return max(copies, COPIES) if all(team.vectorised for team in teams) else copies
 
 
 @contextlib.contextmanager
