@@ -29,6 +29,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.core.plugins import Plugins
+from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
@@ -214,6 +215,7 @@ def benchmarl_search_path() -> ConfigSearchPath:
 
 def _compose(search_path: ConfigSearchPath, overrides: list[str]) -> DictConfig:
     version.setbase(None)
+    setup_globals()  # what interpolations ask
     loader = ConfigLoaderImpl(search_path)
     return loader.load_configuration("config", overrides, RunMode.RUN, from_shell=False)
 

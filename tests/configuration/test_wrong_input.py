@@ -385,6 +385,10 @@ PROCESSES = {
         "error: algorithm.mixr: unknown key; did you mean mixer?",
     ),
     "type": (with_set("experiment.lr=fast"), "error: experiment.lr: Value 'fast' of type 'str'"),
+    "range": (  # after all interpolations, in a process where Hydra has not run yet
+        ("+method=mkt_smax", "experiment=smax", "task=multitask/smax_5", "experiment.lr=-1"),
+        "error: experiment.lr: -1.0 must be above 0, and finite",
+    ),
 }
 
 

@@ -138,7 +138,7 @@ def check_command(words: list[str]) -> None:
     for one in jobs(overrides):
         check_keys(one)
         with composed(one) as cfg:
-            check(plan(cfg))
+            check(plan(cfg, cfg.hydra.runtime.choices.task))
 
 
 def run(arguments: list[str]) -> str:
