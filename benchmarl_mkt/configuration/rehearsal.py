@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import os
 import tempfile
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from benchmarl.algorithms.common import AlgorithmConfig
 from benchmarl.environments.common import TaskClass
@@ -16,6 +18,7 @@ from benchmarl.experiment import Experiment, ExperimentConfig
 from benchmarl.models.common import ModelConfig
 
 from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.environments import MultiTaskClass
 
 
 def rehearse(
@@ -45,13 +48,29 @@ def rehearse(
     # Of the loggers BenchMARL's own part alone: some would tell a server.
     loggers = config.loggers and ["csv"]
     quiet = {"loggers": loggers, "create_json": False, "parallel_collection": False}
+    if isinstance(task, MultiTaskClass):
+        task = copy.copy(task)
+        task.config = {**task.config, "parallel_collection": False}
     with (
         setting_up(name),
         tempfile.TemporaryDirectory(prefix="benchmarl_mkt_") as folder,
         contextlib.redirect_stdout(io.StringIO()),
     ):
-        config = replace(config, save_folder=folder, **quiet)
+        config = replace(config, save_folder=folder, **quiet, **_one_copy(config, algorithm))
         Experiment(task, algorithm, model, seed, config, critic_model).close()
+
+
+def _one_copy(config: ExperimentConfig, algorithm: AlgorithmConfig) -> dict[str, Any]:
+    """Settings with which one copy of the game plays as long as each of them would."""
+    on_policy = algorithm.on_policy()
+    frames = config.collected_frames_per_batch(on_policy) // config.n_envs_per_worker(on_policy)
+    kind = "on_policy" if on_policy else "off_policy"
+    return {
+        f"{kind}_n_envs_per_worker": 1,
+        f"{kind}_collected_frames_per_batch": frames,
+        "on_policy_minibatch_size": min(config.on_policy_minibatch_size, frames),
+        "evaluation_episodes": 1,
+    }
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from benchmarl_mkt.evaluation import play, random_policy, stage
 from benchmarl_mkt.reporting.summary import describe, summarise
 from tests.docs.test_examples import example
 from tests.games import FINISH, Line, line, register_games
-from tests.helpers import PUSH, make_experiment, task_set
+from tests.helpers import PUSH, hydra_overrides, make_experiment, task_set
 
 ALONE = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0}, mixer="vdn")
 STOCK = [kind.get_from_yaml() for kind in (IqlConfig, QmixConfig, VdnConfig, MappoConfig)]
@@ -107,6 +107,23 @@ def test_no_more_games_are_alive_than_training_and_evaluation_have(algorithm, tm
     assert -3 * FINISH * 6 < row["student"]["mean"] < 0
     assert Line.most == training + evaluation
     assert Line.made == training + evaluation + max(training, evaluation)
+    assert not Line.alive
+
+
+@pytest.mark.parametrize("algorithm", ["mkt", "qmix", "mappo"])
+def test_a_run_on_the_command_line_is_tried_with_one_copy_at_a_time(
+    algorithm, cli, tmp_path, monkeypatch
+):
+    """Then it is stopped: the games so far are those of the trial."""
+    monkeypatch.setattr("benchmarl_mkt.cli.run.run", lambda *_: None)
+    alone = ["algorithm.annealing={start:1,end:1,fraction:1}", "algorithm.mixer=vdn"]
+    status, _, error = cli(
+        "run", f"algorithm={algorithm}", *(alone if algorithm == "mkt" else []),
+        "task=multitask/custom", "task.tasks=[games/line]", "experiment.parallel_collection=true",
+        *hydra_overrides(tmp_path),
+    )  # fmt: skip
+    assert (status, error) == (0, "")
+    assert Line.most == 2  # the trial's training and evaluation
     assert not Line.alive
 
 
