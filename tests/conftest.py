@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ import benchmarl_mkt
 from benchmarl_mkt.cli import main
 from tests.helpers import PUSH, SPEAKER, TINY, task_set
 from tests.toys import register_toys
+
+with contextlib.suppress(ImportError):  # comes with JAX
+    from absl import logging as absl_logging
+
+    # Hydra's logging closes earlier handlers, and absl's closes its stream: pytest's, if it was
+    # imported under its capture.
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True, database=None)
 settings.load_profile("suite")
