@@ -48,6 +48,8 @@ def leaves(node: DictConfig, path: str = "") -> list[str]:
     for name in node:
         key = f"{path}.{name}" if path else str(name)
         inner = node._get_node(name)
+        if inner._is_interpolation():  # follows another key, which is the one to set
+            continue
         is_mapping = isinstance(inner, DictConfig) and not inner._is_none() and len(inner)
         found += leaves(inner, key) if is_mapping else [key]
     return found
