@@ -66,7 +66,7 @@ def open_run(
         raise ValueError(
             f"hydra.run.dir: another process is running in {folder}; wait, or use another folder"
         ) from error
-    with lock:
+    try:
         plain: dict[str, Any] = json.loads(json.dumps(config))
         hydra = {path.name: path.read_text() for path in (folder / ".hydra").glob("*.yaml")}
         record = RunRecord(overrides, plain, hydra, name, cwd=os.getcwd())
@@ -75,6 +75,8 @@ def open_run(
         else:
             _write(folder, record)
         yield record
+    finally:
+        lock.release()
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -1,4 +1,5 @@
 import pytest
+from filelock import FileLock
 
 from benchmarl_mkt.resume.record import open_run, read_run
 from tests.processes import in_process, start, wait_for
@@ -64,6 +65,20 @@ def test_two_processes_cannot_run_in_one_folder(folder):
     holder.join(60)
     with open_run(folder, [], CONFIG, "name"):
         pass
+
+
+def test_the_lock_is_free_when_the_run_is_left_and_not_when_it_is_forgotten(folder, monkeypatch):
+    made = []
+
+    class Kept(FileLock):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr("benchmarl_mkt.resume.record.FileLock", Kept)
+    with open_run(folder, [], CONFIG, "name"):
+        assert made[0].is_locked
+    assert not made[0].is_locked
 
 
 def test_the_lock_of_a_dead_process_is_free(folder):
