@@ -1,4 +1,4 @@
-"""Pages that are written from the sources: configuration, commands, Python reference, results."""
+"""Pages that are written from the sources: settings, commands, Python reference, benchmarks."""
 
 from __future__ import annotations
 
@@ -130,13 +130,14 @@ def reference() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def results() -> None:
-    """Copy the committed results, and list every page and picture of theirs on one page."""
+def benchmarks() -> None:
+    """Copy the benchmarks' pages and results, and list the results' pages and pictures on one."""
     source = REPOSITORY / "benchmarks" / "results"
     kinds = (".md", ".png", ".svg", ".json", ".csv", ".yaml")
     paths = [path for path in sorted(source.rglob("*")) if path.suffix in kinds]
-    for path in paths:
-        with mkdocs_gen_files.open(f"results/{path.relative_to(source)}", "wb") as file:
+    pages = [path for path in sorted(source.parent.iterdir()) if path.suffix in (".md", ".yaml")]
+    for path in [*pages, *paths]:
+        with mkdocs_gen_files.open(str(path.relative_to(REPOSITORY)), "wb") as file:
             file.write(path.read_bytes())
     parts = [(REPOSITORY / "docs" / "results_head.md").read_text()]
     for folder in sorted({path.parent for path in paths}):
@@ -149,10 +150,10 @@ def results() -> None:
             link = path.relative_to(source).as_posix()
             picture = "!" if path.suffix != ".md" else ""
             parts.append(f"{picture}[{path.stem.replace('_', ' ')}]({link})")
-    write("results/index.md", "\n\n".join(parts) + "\n")
+    write("benchmarks/results/index.md", "\n\n".join(parts) + "\n")
 
 
 write("configuration.md", configuration())
 write("commands.md", commands())
 write("reference.md", reference())
-results()
+benchmarks()

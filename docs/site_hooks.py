@@ -1,9 +1,10 @@
-"""What the documentation needs besides its plugins: docstrings' roles, formulas as MathML."""
+"""What the documentation needs besides plugins: links, docstrings' roles, formulas as MathML."""
 
 from __future__ import annotations
 
 import html
 import re
+from pathlib import Path, PurePosixPath
 
 import griffe
 import latex2mathml.converter
@@ -13,6 +14,9 @@ _MATH_ROLE = re.compile(r":math:`(.+?)`", re.DOTALL)
 _MATH_BLOCK = re.compile(r"^\.\. math::\n((?:[ \t]+.*\n?|\n)+)", re.MULTILINE)
 _ROLE = re.compile(r":(?:class|func|meth|attr|mod|data):`~?([^`]+)`")
 _LINK = re.compile(r"`([^`<]+) <(https?://[^>]+)>`_")
+
+_FILE_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([\w./-]+)\)")
+_REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 class Roles(griffe.Extension):
@@ -30,6 +34,17 @@ def as_markdown(text: str) -> str:
     text = _MATH_ROLE.sub(lambda m: f"${' '.join(m[1].split())}$", text)
     text = _LINK.sub(r"[\1](\2)", text)
     return _ROLE.sub(lambda m: f"`{m[1].rpartition('.')[2]}`", text)
+
+
+def on_page_markdown(markdown: str, page, **kwargs) -> str:
+    """Let links to ``benchmarks/`` lead to the copies in the site; folders have no page there."""
+    source = PurePosixPath(page.file.src_uri).parent
+    root = _REPOSITORY if source.parts[:1] == ("benchmarks",) else _REPOSITORY / "docs"
+
+    def followed(match: re.Match) -> str:
+        return match[1] if (root / source / match[2]).is_dir() else match[0]
+
+    return _FILE_LINK.sub(followed, markdown).replace("](../benchmarks/", "](benchmarks/")
 
 
 def on_page_content(content: str, **kwargs) -> str:
