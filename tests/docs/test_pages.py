@@ -22,6 +22,18 @@ ROW = re.compile(r"^\| [^|]+ \| ([^|]+) \| `([\w/.-]+)` \| `([\w.-]+)` \|$", re.
 ROWS = ROW.findall((DOCS / "paper.md").read_text())
 
 
+def test_the_readme_is_short():
+    assert (REPOSITORY / "README.md").stat().st_size <= 10_240
+
+
+def test_the_folders_of_the_contributors_table_exist():
+    table = (DOCS / "contributing.md").read_text().partition("## Where things are")[2]
+    first_cells = " ".join(re.findall(r"^\| `([^|]+) \|", table, re.MULTILINE))
+    folders = re.findall(r"(\w[\w/]*/)`", first_cells)
+    assert len(folders) >= 15
+    assert all((REPOSITORY / folder).is_dir() for folder in folders)
+
+
 def test_the_map_has_all_equations_and_tables():
     text = (DOCS / "paper.md").read_text()
     lines = text.count("\n| ") - text.count("\n| paper |")
