@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarl_mkt.evaluation import play_in, random_policy
 from benchmarl_mkt.win_rates import episodes_won
 
+_EPISODES = 10  # of random play, at least; games may be slow
 _SEED = 2**31  # plus frames: far from the seeds of training and scoring
 
 
@@ -39,11 +40,11 @@ class BestPolicy(Callback):
 
     It has the highest mean over the tasks of the win rate, or of the return if the task knows no
     victory. Returns of a set of several tasks count in standard deviations of what uniform random
-    play earns in as many episodes of the task as an evaluation has: a unit that is known before
-    training, the same for every method on the set, and near the distance from random play to a
-    teacher on the paper's tasks. Where random play always earns the same, and of groups that are
-    no task set, returns count as they are. Among equals, common with win rates, the mean return
-    decides, then the first.
+    play earns in as many episodes of the task as an evaluation has, at least ten: a unit that is
+    known before training, the same for every method on the set, and near the distance from random
+    play to a teacher on the paper's tasks. Where random play always earns the same, and of groups
+    that are no task set, returns count as they are. Among equals, common with win rates, the mean
+    return decides, then the first.
 
     An algorithm with ``averaged_weights`` (a context in which its policy has those of an averaged
     target network) is evaluated with them as well, on as many episodes.
@@ -96,11 +97,12 @@ class BestPolicy(Callback):
         units = torch.ones(len(tasks), dtype=torch.double)
         teams = getattr(experiment.test_env, "teams", {})
         if len(teams) > 1 and not all(team.knows_wins for team in teams.values()):
-            episodes = experiment.config.evaluation_episodes  # games may be slow
+            episodes = max(_EPISODES, experiment.config.evaluation_episodes)
             played = play_in(experiment, random_policy(tasks), episodes, _SEED)
             for index, task in enumerate(tasks):
-                spread = float(played.returns[task].double().std())
-                if task not in played.won and spread > 0:
+                returns = played.returns[task].double()
+                spread, rounding = float(returns.std()), 1e-6 * (1 + float(returns.abs().max()))
+                if task not in played.won and spread > rounding:
                     units[index] = spread
         return units
 

@@ -163,9 +163,12 @@ def stage_of(experiment: Experiment) -> Iterator[EnvBase]:
 
 
 def play_in(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
-    """Play the experiment's task as :func:`play_on` does."""
+    """Play the experiment's task as :func:`play_on` does; the policy may be on another device."""
     with stage_of(experiment) as env:
-        return play_on(env, policy, episodes, seed)
+        own = torch.device(experiment.config.train_device)
+        if own == env.device:
+            return play_on(env, policy, episodes, seed)
+        return play_on(env, lambda data: policy(data.to(own)).to(env.device), episodes, seed)
 
 
 def play(

@@ -19,7 +19,7 @@ FINISH = 9
 DEFAULTS = {
     "agents": 3,
     "observation": "vector",  # vector, scalar, dict, mixed, image
-    "actions": "one",  # one, several
+    "actions": "one",  # one, several, alike: two of three choices each
     "limit": 6,
     "counter": False,  # whether the task has a transform that keeps a state
 }
@@ -34,7 +34,7 @@ class Line(ParallelEnv):
     most = made = 0
 
     def __init__(self, agents, observation, actions, limit):
-        self.kind, self.several, self.limit = observation, actions == "several", limit
+        self.kind, self.actions, self.limit = observation, actions, limit
         self.possible_agents = [f"runner_{i}" for i in range(agents)]
         self.agents, self.random = [], np.random.default_rng(0)
         Line.alive.add(id(self))
@@ -62,7 +62,8 @@ class Line(ParallelEnv):
         return small
 
     def action_space(self, agent):
-        return spaces.MultiDiscrete([3, 2]) if self.several else spaces.Discrete(3)
+        several = {"several": [3, 2], "alike": [3, 3]}.get(self.actions)
+        return spaces.MultiDiscrete(several) if several else spaces.Discrete(3)
 
     def _seen(self, agent):
         small = np.array([self.places[agent], self.time], np.float32)

@@ -204,8 +204,8 @@ def test_two_tasks_of_a_real_run(algorithm, tmp_path):
         tmp_path, task, algorithm, lr=0.1, max_n_frames=300, callbacks=[best]
     )
     experiment.run()
-    episodes = experiment.config.evaluation_episodes
-    at_random = play(task, random_policy(experiment.algorithm.group_map), episodes, 2**31)
+    copies = experiment.config.evaluation_episodes
+    at_random = play(task, random_policy(experiment.algorithm.group_map), 10, 2**31, copies)
     units = torch.stack([returns.double().std() for returns in at_random.returns.values()])
     assert best.units == pytest.approx(units)
     returns = torch.stack([entry[0] for entry in best.history])

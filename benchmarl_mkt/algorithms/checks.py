@@ -100,5 +100,5 @@ def check_memory(segments: int, size: int, length: int) -> None:
         raise ValueError(
             f"experiment.off_policy_memory_size: {segments * length:,} frames of every task take "
             f"{segments * size / 2**30:,.1f} GiB, this machine has {room / 2**30:,.1f} GiB; set it "
-            f"to {int(room / 2 / size) * length} or less"
+            f"to {max(1, int(room / 2 / size)) * length} or less"
         )

@@ -146,7 +146,8 @@ class Mkt(Algorithm):
             length = -(-config.collected_frames_per_batch(False) // config.n_envs_per_worker(False))
             capacity = max(1, config.replay_buffer_memory_size(False) // length)
             if str(self.buffer_device) == "cpu":
-                check_memory(capacity, self._segment_bytes(length), length)
+                filled = -(-config.get_max_n_frames(False) // length)  # at most
+                check_memory(min(capacity, filled), self._segment_bytes(length), length)
             self._buffer = MultiTaskReplayBuffer(
                 self.tasks,
                 capacity=capacity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -119,13 +120,14 @@ def check(plan: Plan, for_teachers: bool = False) -> None:
         preset, name = teacher_experiment(algorithm), "algorithm.teacher_experiment"
         check_settings(preset, algorithm.teacher_config().on_policy(), name)
         check_experiment(preset, name)
-    env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
-    check_task(algorithm, task, env)
-    if plan.wants_teachers:
+    make = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")
+    with contextlib.closing(make()) as env:
+        check_task(algorithm, task, env)
+        if not plan.wants_teachers:
+            return
         present_teachers(algorithm, task, env)
         if missing_teachers(algorithm, task):
             check_writable("algorithm.teacher_store", TeacherStore(algorithm.teacher_store).root)
-    env.close()
 
 
 def rehearsed(plan: Plan) -> None:

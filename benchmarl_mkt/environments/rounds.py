@@ -174,12 +174,11 @@ class MultiTaskEnv(LeavesEnv):
     def close(self, **kwargs: Any) -> None:
         """Close every team's environment."""
         super().close(**kwargs)
-        threads = torch.get_num_threads()
-        for team in self.teams.values():
-            if not team.env.is_closed:
-                team.env.close()
-        # TorchRL's SerialEnv and ParallelEnv give threads back that they have not taken.
-        torch.set_num_threads(threads)
+        with contextlib.ExitStack() as stack:  # all of them, whichever fails
+            # TorchRL's SerialEnv and ParallelEnv give threads back that they have not taken.
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            for team in self.teams.values():
+                stack.callback(team.close)
 
 
 def _ends(group: str | None, done: Tensor, terminated: Tensor) -> Leaves:

@@ -92,7 +92,7 @@ class Team:
         self._mean_reward = reward == "mean"
         try:
             self.env, one = make_copies(task, num_envs, seed, device, parallel)
-            self.vectorised = one is self.env
+            self._one, self.vectorised = one, one is self.env
             self._read(task, one, num_envs, dict(opponents or {}))
             self._takes_seeds = True
             if parallel and not self.vectorised:  # the copies are in processes of their own,
@@ -131,15 +131,23 @@ class Team:
             group: [(group, *_as_tuple(key)) for key in observation_spec[group].keys(True, True)]
             for group in group_map
         }
+        blind = [group for group, leaves in self._leaves.items() if not leaves]
+        if blind:
+            raise ValueError(f"tasks: '{name}' has no observation in group '{blind[0]}'")
         lengths = {
             group: sum(self._entry_size(key, observation_spec[key]) for key in self._leaves[group])
             for group in group_map
         }
-        self._counts = [self._action_count(group, action_spec) for group in self._groups]
+        shapes = {
+            group: ((len(agents),), (*one.batch_size, len(agents)))
+            for group, agents in group_map.items()
+        }
+        counts = {group: self._action_count(group, action_spec, shapes[group]) for group in shapes}
+        self._counts = [counts[group] for group in self._groups]
         masks = () if mask_spec is None else mask_spec.keys(True, True)
         self._masked = [group for group in self._groups if (group, "action_mask") in masks]
         self.knows_wins = WON in one.full_observation_spec.keys(True, True)
-        self._state_key = None if state_spec is None else next(iter(state_spec.keys(True, True)))
+        self._state_keys = [] if state_spec is None else list(state_spec.keys(True, True))
         self.n_agents = sum(self._sizes)
         self.n_actions = max(self._counts)
         limit = getattr(one, "max_return", None)  # of every agent
@@ -151,11 +159,11 @@ class Team:
         self.state_size = (
             self.n_agents * self._length
             if state_spec is None
-            else state_spec[self._state_key].shape.numel()
+            else sum(state_spec[key].shape.numel() for key in self._state_keys)
         )
         self.agents = [agent for group in self._groups for agent in group_map[group]]
         self._opponents = {
-            group: self._load_opponent(group, source, lengths[group], action_spec)
+            group: self._load_opponent(group, source, lengths[group], counts[group])
             for group, source in opponents.items()
         }
         stops = list(itertools.accumulate(self._sizes))
@@ -184,25 +192,31 @@ class Team:
             )
         return spec.shape[1:].numel()
 
-    def _action_count(self, group: str, action_spec) -> int:
-        """The number of actions of a group's agents."""
+    def _action_count(self, group: str, action_spec, shapes: tuple) -> int:
+        """The number of actions of a group's agents, whose specification has one of ``shapes``."""
         spec = action_spec[group, "action"]
-        if not isinstance(spec, Categorical) or isinstance(spec, MultiCategorical):
+        single = isinstance(spec, Categorical) and not isinstance(spec, MultiCategorical)
+        if not single or tuple(spec.shape) not in shapes:
             raise ValueError(
-                f"tasks: '{self.name}' has actions of {type(spec).__name__} in group '{group}'; "
-                "one categorical action per agent is needed"
+                f"tasks: '{self.name}' has actions of {type(spec).__name__} {list(spec.shape)} in "
+                f"group '{group}'; one categorical action per agent is needed"
             )
         return int(spec.space.n)
 
-    def _load_opponent(self, group: str, source: str, length: int, action_spec) -> FrozenPolicy:
+    def _load_opponent(self, group: str, source: str, length: int, n_actions: int) -> FrozenPolicy:
         policy = FrozenPolicy.load(source).to(self.env.device)
-        n_actions = self._action_count(group, action_spec)
         if (policy.sizes[0], policy.sizes[-1]) != (length, n_actions):
             raise ValueError(
                 f"opponents: '{source}' maps {policy.sizes[0]} observations to {policy.sizes[-1]} "
                 f"actions, but group '{group}' of task '{self.name}' has {length} and {n_actions}"
             )
         return policy
+
+    def close(self) -> None:
+        """Close the task's environment, and the copy that there is before the others."""
+        for env in (self.env, self._one):
+            if not env.is_closed:
+                env.close()
 
     def set_seed(self, seed: int | None) -> None:
         """Seed the task's environment.
@@ -317,8 +331,9 @@ class Team:
         seen = [torch.cat((self._flat(data, g), self._tails[g]), -1) for g in self._groups]
         observation = seen[0] if len(seen) == 1 else torch.cat(seen, 1)
         state = None
-        if self._state_key is not None:
-            state = data.get(self._state_key).reshape(-1, self.state_size).float()
+        if self._state_keys:
+            parts = [data.get(key).reshape(len(observation), -1) for key in self._state_keys]
+            state = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).float()
         never = self._never
         if elapsed is None:
             reward, terminated, truncated = never.float(), never, never

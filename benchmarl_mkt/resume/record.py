@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from benchmarl_mkt.environments.task_set import RUN_FIELDS
 from benchmarl_mkt.resume.checkpoint import write_atomically
 
 FORMAT = "benchmarl-mkt-run/1"
@@ -115,7 +116,8 @@ def _write(folder: Path, record: RunRecord) -> None:
 def _same(record: RunRecord, config: Mapping[str, Any], folder: Path) -> RunRecord:
     """Check that the run in ``folder`` has this configuration."""
     then, now = _flat(record.config), _flat(config)
-    changed = [key for key in sorted(then | now) if then.get(key) != now.get(key)]
+    how = {f"task.{name}" for name in RUN_FIELDS}  # a set is run, which may change
+    changed = [key for key in sorted({*then, *now} - how) if then.get(key) != now.get(key)]
     if changed:
         for name, text in record.hydra.items():  # Hydra has written the new ones already
             (folder / ".hydra" / name).write_text(text)

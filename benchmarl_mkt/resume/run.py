@@ -41,6 +41,7 @@ def run(experiment: Experiment) -> None:
         experiment.close()
         raise stopped.with_traceback(None) from None  # lets go of the loop, and its progress bar
     except Exception as error:
+        signals.raise_if_received()  # it may have reached a game's process first
         known = _known(error)
         if known is None:
             raise

@@ -31,7 +31,7 @@ GAMES = {
     **{"mpe": "mpe2", "smax": "jaxmarl", "smac": "smacv2", "smacv2": "smacv2", "vmas": "vmas"},
     **{"pettingzoo": "pettingzoo", "magent": "magent2", "meltingpot": "dm-meltingpot"},
 }
-_FIRST_GAMES = ("mpe2 1.1.1", "jaxmarl 0.2.0")
+_FIRST_GAMES = ("mpe2 1.1.1", "jaxmarl 0.2.0", "smacv2 1.0.0")
 # Fields of an experiment that do not bear on what is learned.
 _IRRELEVANT = {
     "sampling_device", "train_device", "buffer_device", "render", "loggers", "project_name",

@@ -104,6 +104,7 @@ def _train(
 ) -> None:
     preset = teacher_experiment(config)
     preset.loggers, preset.save_folder = [], str(folder)
+    preset.parallel_collection = task.config["parallel_collection"]
     preset.restore_file = resume.in_folder(folder / "run")
     preset.checkpoint_at_end, preset.checkpoint_interval = False, 0
     best = BestPolicy()

@@ -1,13 +1,16 @@
 """Tasks that are not vectorised: BenchMARL's PettingZoo classes, in a set."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from benchmarl.algorithms import IqlConfig, MappoConfig, QmixConfig, VdnConfig
 from benchmarl.environments import task_config_registry
 from benchmarl.models import MlpConfig
+from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.evaluation import play, random_policy, stage
+from benchmarl_mkt.evaluation import play, play_in, random_policy, stage
 from benchmarl_mkt.reporting.summary import describe, summarise
 from tests.docs.test_examples import example
 from tests.games import FINISH, Line, line, register_games
@@ -76,7 +79,8 @@ def test_returns_are_the_games_sums_and_agents_leave_one_by_one(observation):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"actions": "several"}, r"^tasks: 'line' has actions of MultiCategorical in group"),
+        ({"actions": "several"}, r"^tasks: 'line' has actions of MultiCategorical .* in group"),
+        ({"actions": "alike"}, r"^tasks: 'line' has actions of Categorical \[3, 2\] in group"),
         ({"observation": "mixed"}, r"^tasks: 'line' .*group.* different sizes"),
         ({"agents": 0}, r"^tasks: 'line' cannot be set up \("),
     ],
@@ -145,6 +149,43 @@ def test_episodes_are_played_in_parts_and_the_same_for_every_policy():
         assert len(set(values.tolist())) > 5  # the parts differ
     assert Line.most == 4
     assert env.is_closed
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_an_environment_that_was_only_made_leaves_no_game(seed):
+    make_env(line(), seed=seed).close()
+    assert Line.made > 0
+    assert not Line.alive
+
+
+def test_all_games_are_closed_though_one_has_lost_a_process():
+    env = make_env(line("a"), line("b"), copies=2, parallel_collection=True)
+    env.reset()
+    processes = [p for team in env.teams.values() for p in team.env._workers]
+    folders = [Path(f"/proc/{process.pid}") for process in processes]
+    assert len(folders) == 4
+    processes[0].kill()
+    processes[0].join()
+    with pytest.raises(RuntimeError):
+        env.close()
+    assert not any(folder.exists() for folder in folders[2:])
+    assert torch.get_num_threads() == 1
+
+
+def test_a_policy_on_another_device_plays(tmp_path):
+    """Here a policy that says it is elsewhere: it is shown what is there."""
+    experiment = make_experiment(tmp_path, task_set(line()), ALONE)
+    experiment.config.train_device, seen = "meta", []
+
+    def policy(data):
+        seen.append(data.device.type)
+        actions = {"line": {"action": torch.ones(*data.batch_size, 3, dtype=torch.long)}}
+        return TensorDict(actions, data.batch_size)
+
+    assert len(play_in(experiment, policy, 2, seed=0).returns["line"]) == 2
+    assert set(seen) == {"meta"}
+    experiment.config.train_device = "cpu"
+    experiment.close()
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -272,12 +313,15 @@ def test_no_state_is_stored_that_nobody_reads(algorithm, tmp_path):
 
 def test_a_memory_that_does_not_fit_is_refused_before_training(tmp_path):
     task = task_set(line(observation="image"))
+    frames = {"off_policy_memory_size": 1_000_000, "max_n_frames": 10_000_000}
     with pytest.raises(
         ValueError, match=r"^experiment.off_policy_memory_size: 1,000,000 frames .* GiB; set it to"
     ) as found:
-        make_experiment(tmp_path, task, ALONE, off_policy_memory_size=1_000_000)
+        make_experiment(tmp_path, task, ALONE, **frames)
+    # A short run does not fill it.
+    make_experiment(tmp_path, task, ALONE, off_policy_memory_size=1_000_000).close()
     fits = int(str(found.value).split("set it to ")[1].split()[0])
-    make_experiment(tmp_path, task, ALONE, off_policy_memory_size=fits).close()
+    make_experiment(tmp_path, task, ALONE, **frames | {"off_policy_memory_size": fits}).close()
 
 
 def test_the_bytes_foretold_are_those_stored(tmp_path):

@@ -46,6 +46,15 @@ def test_another_configuration_is_refused(changed, message, folder):
     assert (folder / ".hydra" / "overrides.yaml").read_text() == "- seed=0\n"
 
 
+@pytest.mark.parametrize("how", [{"parallel_collection": False}, {"final_episodes": 9}])
+def test_a_run_from_before_a_setting_of_how_it_is_run_is_taken_up(how, folder):
+    with open_run(folder, [], CONFIG, "first"):
+        pass
+    changed = {**CONFIG, "task": {**CONFIG["task"], **how}}
+    with open_run(folder, [], changed, "second") as record:
+        assert record.name == "first"
+
+
 def test_two_processes_cannot_run_in_one_folder(folder):
     ready, done = folder / "ready", folder / "done"
 
