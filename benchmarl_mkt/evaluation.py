@@ -172,10 +172,16 @@ def play_in(experiment: Experiment, policy: Policy, episodes: int, seed: int) ->
 
 
 def play(
-    task: MultiTaskClass, policy: Policy, episodes: int, seed: int, copies: int = COPIES
+    task: MultiTaskClass,
+    policy: Policy,
+    episodes: int,
+    seed: int,
+    device: DEVICE_TYPING = "cpu",
+    model_config: ModelConfig | None = None,
+    copies: int = COPIES,
 ) -> Episodes:
-    """Play fresh episodes as :func:`play_on` does, at most ``copies`` at a time, on the CPU."""
-    with stage(task, min(copies, episodes)) as env:
+    """Play fresh episodes, at most ``copies`` at a time; see :func:`stage` and :func:`play_on`."""
+    with stage(task, min(copies, episodes), device, model_config) as env:
         return play_on(env, policy, episodes, seed)
 
 
@@ -195,7 +201,7 @@ def teachers_policy(teachers: Mapping[str, Teacher], watch: Watch | None = None)
 
     Args:
         teachers: task -> its teacher; a recurrent one remembers from one call to the next, until
-            ``is_init`` [B, 1] says that an episode begins.
+            ``is_init`` [B, 1], if there is one, says that an episode begins.
         watch: called with (task, values [B, N, A], tensordict) at every step.
     """
     teams = {task: TeamPolicy(teacher) for task, teacher in teachers.items()}
@@ -203,7 +209,7 @@ def teachers_policy(teachers: Mapping[str, Teacher], watch: Watch | None = None)
 
     def act(data: TensorDictBase) -> TensorDictBase:
         for task, team in teams.items():
-            if team.is_recurrent:
+            if team.is_recurrent and "is_init" in data.keys():
                 states[task]["is_init"] = data.get("is_init")
             seen = data.get((task, "observation")), data.get((task, "action_mask"))
             out = team.act(*seen, states[task])

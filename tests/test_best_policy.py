@@ -205,7 +205,7 @@ def test_two_tasks_of_a_real_run(algorithm, tmp_path):
     )
     experiment.run()
     copies = experiment.config.evaluation_episodes
-    at_random = play(task, random_policy(experiment.algorithm.group_map), 10, 2**31, copies)
+    at_random = play(task, random_policy(experiment.algorithm.group_map), 10, 2**31, copies=copies)
     units = torch.stack([returns.double().std() for returns in at_random.returns.values()])
     assert best.units == pytest.approx(units)
     returns = torch.stack([entry[0] for entry in best.history])

@@ -135,7 +135,7 @@ def test_a_summary_has_win_rates_where_there_are_battles(tmp_path):
     summary = describe(experiment, method="mkt", overrides=[])
     experiment.run()
     summary = summarise(experiment, summary, best)
-    at_random = play(task, random_policy(["battle", "game"]), 500, 20_000, copies=2).won["battle"]
+    at_random = play(task, random_policy(["battle", "game"]), 500, 20_000).won["battle"]
     row = summary["tasks"]["battle"]
     assert row["random_win_rate"]["mean"] == pytest.approx(at_random.float().mean().item())
     assert 0.2 < row["random_win_rate"]["low"] < row["random_win_rate"]["high"] < 0.5

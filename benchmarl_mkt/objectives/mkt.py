@@ -104,7 +104,8 @@ class MktLoss(LossModule):
         self.share_temperature = share_temperature
         self.double_q, self.standardise = double_q, standardise
         self.hysteresis, self.lmbda = hysteresis, lmbda
-        self.state_lengths = dict(state_lengths or {}) if network.mixer.reads_state else {}
+        self._reads_state = getattr(network.mixer, "reads_state", True)
+        self.state_lengths = dict(state_lengths or {}) if self._reads_state else {}
         self.register_buffer("alpha", torch.tensor(1.0))
         self.last_terms: dict[str, dict[str, Tensor]] = {}
 
@@ -150,7 +151,7 @@ class MktLoss(LossModule):
         raise RuntimeError("in_keys follow from the tasks; use set_keys to rename entries")
 
     def _lacks_state(self, task: str) -> bool:
-        return task in self.state_lengths or not self._bound_network.mixer.reads_state
+        return task in self.state_lengths or not self._reads_state
 
     def _forward_value_estimator_keys(self, **kwargs) -> None:
         """Nothing to forward: the target is computed here (Eq. 5)."""
@@ -213,6 +214,8 @@ class MktLoss(LossModule):
         }
         if task in self.state_lengths:
             entries["state"] = entries["observation"][..., : self.state_lengths[task]].flatten(-2)
+        elif entries["state"] is None and self._reads_state:
+            raise ValueError(f"state: task '{task}' has none; give state_lengths to MktLoss")
         return entries
 
     @torch.no_grad()

@@ -62,7 +62,8 @@ def main(epochs: int = 4000, team: str | None = None, seed: int = 0) -> list[dic
 
     student = Student(env)
     temperatures = {task: teacher.temperature for task, teacher in teachers.items()}
-    loss = MktLoss(student, gamma=0.99, temperature=temperatures or 1.0)
+    lengths = {task: env.teams[task].state_length for task in tasks}  # states are observations
+    loss = MktLoss(student, gamma=0.99, temperature=temperatures or 1.0, state_lengths=lengths)
     schedule = AnnealingSchedule(0.1, 0.5, 0.6) if teachers else AnnealingSchedule(1.0, 1.0, 1.0)
     target = HardUpdate(loss, value_network_update_interval=200 * len(tasks))
     optimizer = torch.optim.Adam(loss.parameters(), lr=5e-4)

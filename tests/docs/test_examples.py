@@ -61,17 +61,15 @@ def test_the_environment_keeps_torchrls_rules():
     assert data["next", "done"].sum() == 3 * 2
 
 
-@pytest.mark.parametrize("algorithm", ["mkt", "qmix"])
-def test_a_game_of_pettingzoos(algorithm, tmp_path, own_store, monkeypatch):
+def test_a_game_of_pettingzoos(tmp_path, own_store, monkeypatch):
     pytest.importorskip("pymunk", reason="needs pettingzoo[butterfly]")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     alone = "algorithm.annealing={start:1,end:1,fraction:1}"
     game = "{task:butterfly/knights_archers_zombies,config:{max_cycles:10}}"
     found = command(
         str(EXAMPLES / "pettingzoo_game.py"), f"task.tasks=[{game},mpe/simple_push]",
-        *(["experiment.parallel_collection=true", alone] if algorithm == "mkt" else []),
-        *(["~algorithm.mixer", "algorithm=qmix"] if algorithm == "qmix" else []),
-        "task.final_episodes=4", *hydra_overrides(tmp_path), cwd=tmp_path, store=own_store,
+        alone, "experiment.parallel_collection=true", "task.final_episodes=4",
+        *hydra_overrides(tmp_path), cwd=tmp_path, store=own_store,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-3000:]
     (summary,) = tmp_path.glob("*/summary.json")

@@ -287,10 +287,10 @@ def test_a_set_of_an_own_game_mpe_and_magents_trains(algorithm, tmp_path):
     task = task_set(magent(), line(), PUSH, final_episodes=2)
     model = None if algorithm is ALONE else MlpConfig.get_from_yaml()
     experiment = make_experiment(tmp_path, task, algorithm, model, evaluation=False)
-    before = {key: value.clone() for key, value in experiment.policy.state_dict().items()}
+    before = [parameter.clone() for parameter in experiment.policy.parameters()]
     experiment.run()
-    after = experiment.policy.state_dict()
-    assert any(not torch.equal(after[key], value) for key, value in before.items())
+    after = list(experiment.policy.parameters())
+    assert any(not torch.equal(now, then) for now, then in zip(after, before, strict=True))
     assert experiment.total_frames == 100
 
 

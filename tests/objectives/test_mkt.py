@@ -384,3 +384,12 @@ def test_descends_on_one_batch():
         optimizer.zero_grad()
         history.append(value.item())
     assert history[-1] < 0.6 * history[0]
+
+
+def test_a_state_that_nobody_has_is_told():
+    student = StudentNetwork(
+        make_agents({"one": (2, 4, 3)}), MultiTaskMixer({"one": 8}, 2, 6, 4, 7)
+    )
+    sample = TensorDict({"one": TensorDict({"observation": torch.randn(3, 5, 2, 4)}, [3])}, [3])
+    with pytest.raises(ValueError, match=r"^state: task 'one' has none; give state_lengths"):
+        MktLoss(student).terms(sample, ["one"])

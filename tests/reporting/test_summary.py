@@ -144,7 +144,7 @@ def test_leads_are_those_of_the_same_episodes(taught, teachers, tmp_path):
     """A pair may be far apart where the two intervals overlap."""
     experiment, summary = run_summary(tmp_path, taught, teachers.config())
     players = experiment.policy, teachers_policy(experiment.algorithm.teachers)
-    student, teacher = (play(taught, p, 60, 20_000, copies=2).returns for p in players)
+    student, teacher = (play(taught, p, 60, 20_000).returns for p in players)
     for name, row in summary["tasks"].items():
         difference = (student[name] - teacher[name]).double().numpy()
         expected = stats.ttest_1samp(difference, 0.0).confidence_interval()
@@ -205,7 +205,7 @@ def run_summary(folder, task, algorithm):
 def test_a_summary_scores_the_runs_student_and_teachers(taught, teachers, tmp_path):
     experiment, summary = run_summary(tmp_path, taught, teachers.config())
     found = experiment.algorithm.teachers
-    returns = play(taught, teachers_policy(found), 60, 20_000, copies=2).returns
+    returns = play(taught, teachers_policy(found), 60, 20_000).returns
     for name, row in summary["tasks"].items():
         assert row["teacher"]["mean"] == pytest.approx(returns[name].mean().item(), rel=1e-4)
         assert row["temperature"] == found[name].temperature
@@ -243,7 +243,7 @@ def test_the_best_policy_is_scored_afresh(taught, teachers, tmp_path):
     assert all(torch.equal(final[name], after[name]) for name in final)
     assert (summary["absolute_episodes"], summary["best_at_frames"]) == (60, best.best.frames)
     experiment.policy.load_state_dict(best.best.weights)
-    returns = play(taught, experiment.policy, 60, 30_000, copies=2).returns
+    returns = play(taught, experiment.policy, 60, 30_000).returns
     ((by_method,),) = [tasks.values() for tasks in experiment.logger.json_writer.data.values()]
     (run,) = by_method["mkt"].values()
     assert json.loads(experiment.logger.json_writer.path.read_text())["multitask"]
