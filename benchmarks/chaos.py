@@ -33,8 +33,8 @@ import yaml
 
 import benchmarl_mkt.reporting.plots  # noqa: F401  (imported once, before forking)
 from benchmarl_mkt import cli
-from benchmarl_mkt.resume.callback import SAVE_EVERY
 from benchmarl_mkt.teachers import ensure
+from benchmarl_mkt.training.resume.callback import SAVE_EVERY
 
 RESULTS = Path(__file__).parent / "results" / "chaos.json"
 # 200 epochs: 100 iterations of 2 episodes of every task. The replay buffers wrap around.

@@ -17,7 +17,7 @@ import torch
 from train_chaser import steer
 
 from benchmarl_mkt.environments.mpe import MpeEnv
-from benchmarl_mkt.reporting.statistics import mean_interval
+from benchmarl_mkt.statistics import mean_interval
 
 
 def earned(listener: str, episodes: int, seed: int) -> np.ndarray:

@@ -33,11 +33,11 @@ from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MultiTaskClass, MultiTaskTask, SmaxEnv
 from benchmarl_mkt.environments.mpe import MpeEnv
 from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.models.serialisation import model_to_dict
 from benchmarl_mkt.quiet import quiet
-from benchmarl_mkt.serialisation import model_to_dict
 from benchmarl_mkt.teachers.find import experiment_preset, team_specs
-from benchmarl_mkt.teachers.load import build_model
 from benchmarl_mkt.teachers.store import write_teacher
+from benchmarl_mkt.teams.frozen import build_model
 
 STUDENT = "student"
 BATTLES = ("3m", "5m_vs_6m", "2s3z", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m")

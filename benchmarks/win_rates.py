@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarl_mkt.reporting.statistics import first_reached, rate_interval
+from benchmarl_mkt.statistics import first_reached, rate_interval
 
 LEVELS = (0.8, 0.9)
 

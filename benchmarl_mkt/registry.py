@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import benchmarl.algorithms as benchmarl_algorithms
-import benchmarl.environments as benchmarl_environments
-import benchmarl.models as benchmarl_models
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, OmegaConf
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.environments import MpeTask, MultiTaskConfig, MultiTaskTask, SmacTask, SmaxTask
-from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.environments import MultiTaskConfig
+from benchmarl_mkt.environments.registration import register_tasks
+from benchmarl_mkt.models.registration import register_models
 
 
 def register() -> None:
     """Register tasks, algorithm, model and schemas; calling it again changes nothing."""
+    register_tasks()
+    register_models()
     benchmarl_algorithms.algorithm_config_registry["mkt"] = MktConfig
-    benchmarl_models.model_config_registry["multitask"] = MultiTaskModelConfig
-    enums: tuple[Any, ...] = (MpeTask, SmaxTask, SmacTask, MultiTaskTask)
-    for enum in enums:
-        for task in enum:
-            name = f"{enum.env_name()}/{task.name.lower()}"
-            benchmarl_environments.task_config_registry[name] = task
     store = ConfigStore.instance()
     store.store(name="mkt_config", group="algorithm", node=MktConfig)
     task = MultiTaskConfig(parallel_collection=II("experiment.parallel_collection"))

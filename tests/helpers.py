@@ -12,9 +12,9 @@ from benchmarl.experiment import Experiment, ExperimentConfig
 from tensordict import TensorDict
 from torchrl.data import Categorical, Composite, Unbounded
 
-from benchmarl_mkt.accounts import Accounts
 from benchmarl_mkt.environments import MultiTaskTask
 from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.training.accounts import Accounts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUSH, SPEAKER = "mpe/simple_push", "mpe/simple_speaker_listener"

@@ -2,9 +2,9 @@ import pytest
 from benchmarl.algorithms import MappoConfig, QmixConfig
 from tensordict import TensorDict
 
-from benchmarl_mkt.accounts import Accounts
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.reporting.summary import describe, summarise
+from benchmarl_mkt.training.accounts import Accounts
+from benchmarl_mkt.training.summary import begin_summary, summarise
 from tests.helpers import accounts_of, make_experiment, task_set
 from tests.toys import toy
 
@@ -57,7 +57,7 @@ def test_the_summary_of_benchmarls_algorithms_has_the_tasks_own_frames(tmp_path)
     task = task_set(toy("a", length=2), toy("b", length=5))
     algorithm = QmixConfig.get_from_yaml()
     experiment = make_experiment(tmp_path, task, algorithm, callbacks=[Accounts()])
-    begun = describe(experiment, set="two", method="qmix", overrides=[])
+    begun = begin_summary(experiment, set="two", method="qmix", overrides=[])
     experiment.run()
     rows = summarise(experiment, begun)["tasks"]
     assert {task: row["frames"] for task, row in rows.items()} == {"a": 40, "b": 100}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.best_policy import BestPolicy, Evaluation
-from benchmarl_mkt.evaluation import play, random_policy
+from benchmarl_mkt.teams.evaluation import play, random_policy
+from benchmarl_mkt.training.best_policy import BestPolicy, Evaluation
 from tests.helpers import PUSH, SPEAKER, make_experiment, small_model, task_set, tiny_config
 from tests.toys import DEFAULTS, ToyTask, toy
 

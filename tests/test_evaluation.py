@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from benchmarl_mkt.evaluation import play, random_policy, teachers_policy
 from benchmarl_mkt.teachers import load_teacher
+from benchmarl_mkt.teams.evaluation import greedy_policy, play, random_policy
 from tests.helpers import PUSH, SPEAKER, task_set
 from tests.toys import toy, toy_reward
 
@@ -53,7 +53,7 @@ def test_the_callers_random_state_is_left_alone():
 def test_teachers_act_greedily(teachers):
     found = {name: load_teacher(path) for name, path in teachers.paths.items()}
     env = teachers.task.get_env_fun(7, False, 0, "cpu")()
-    data = teachers_policy(found)(env.reset())
+    data = greedy_policy(found)(env.reset())
     for name, teacher in found.items():
         values = teacher(data[name, "observation"])
         expected = values.masked_fill(~data[name, "action_mask"], -torch.inf).argmax(-1)
@@ -62,14 +62,14 @@ def test_teachers_act_greedily(teachers):
 
 def test_a_recurrent_student_is_summarised(tmp_path):
     from benchmarl_mkt.algorithms import MktConfig
+    from benchmarl_mkt.files import conf_path
     from benchmarl_mkt.models import MultiTaskModelConfig
-    from benchmarl_mkt.paths import conf_path
-    from benchmarl_mkt.reporting.summary import describe, summarise
+    from benchmarl_mkt.training.summary import begin_summary, summarise
     from tests.helpers import PUSH, make_experiment, task_set
 
     gru = MultiTaskModelConfig.get_from_yaml(str(conf_path() / "model" / "multitask_gru.yaml"))
     alone = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
     experiment = make_experiment(tmp_path, task_set(PUSH), alone, gru, 0)
-    summary = describe(experiment, method="gru", overrides=[])
+    summary = begin_summary(experiment, method="gru", overrides=[])
     experiment.run()
     assert summarise(experiment, summary)["tasks"]["simple_push"]["episodes"] > 0

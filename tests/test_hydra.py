@@ -9,7 +9,7 @@ from benchmarl.hydra_config import reload_experiment_from_file
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.files import conf_path
 from tests.helpers import command, hydra_overrides
 
 UNRELATED = """

@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from benchmarl_mkt.configuration.composition import KEYS, composed
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 import benchmarl_mkt
-from benchmarl_mkt.configuration.composition import KEYS, composed
 from benchmarl_mkt.environments import FrozenPolicy
 from benchmarl_mkt.reporting.labels import read_labels
 from benchmarl_mkt.reporting.runs import read_curves, read_run
-from benchmarl_mkt.resume import record
-from benchmarl_mkt.resume.checkpoint import latest_checkpoint, read_checkpoint
 from benchmarl_mkt.teachers import load_teacher
 from benchmarl_mkt.teachers.find import experiment_preset
 from benchmarl_mkt.teachers.store import METADATA, WEIGHTS, checksum
 from benchmarl_mkt.teams import load_team
+from benchmarl_mkt.training.resume import record
+from benchmarl_mkt.training.resume.checkpoint import latest_checkpoint, read_checkpoint
 from tests.helpers import REPOSITORY, hydra_overrides
 
 SET = ("algorithm=mkt", "task=multitask/custom", "task.tasks=[mpe/simple_push]")

@@ -10,11 +10,11 @@ from tensordict import TensorDict
 from torchrl.envs.utils import step_mdp
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.evaluation import teachers_policy
-from benchmarl_mkt.export import export_policy, plain_network
+from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models import MultiTaskModelConfig
-from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.teams import export_team, load_agents, load_team, team_task
+from benchmarl_mkt.teams.evaluation import greedy_policy
+from benchmarl_mkt.teams.onnx import export_policy, plain_network
 from tests.helpers import PUSH, SPEAKER, make_experiment, small_model, task_set
 
 ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}
@@ -72,7 +72,7 @@ def test_a_loaded_team_acts_as_in_its_evaluation(name, folders):
     """Step by step through whole episodes, hidden states carried as TorchRL does."""
     agents, team = load_agents(folders(name)), load_team(folders(name))
     env = team_task(agents).get_env_fun(3, continuous_actions=False, seed=5, device="cpu")()
-    teachers = teachers_policy(agents)
+    teachers = greedy_policy(agents)
     data = env.reset()
     carried = {task: TensorDict({}, [3]) for task in team}
     for step in range(25):
@@ -186,7 +186,7 @@ def test_the_command(folders, cli, tmp_path):
 
 
 def test_without_onnx_there_is_one_line(folders, cli, monkeypatch):
-    monkeypatch.setattr("benchmarl_mkt.export.find_spec", lambda name: None)
+    monkeypatch.setattr("benchmarl_mkt.teams.onnx.find_spec", lambda name: None)
     options = (f"checkpoint={folders('mkt')}", "task=simple_push", "out=p.onnx")
     status, _, error = cli("export", *options)
     assert status == 2

@@ -3,11 +3,11 @@ from benchmarl.algorithms import MappoConfig
 from benchmarl.models import MlpConfig
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.best_policy import BestPolicy
-from benchmarl_mkt.evaluation import play
+from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models import MultiTaskModelConfig
-from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.teams import evaluate_team, export_team, load_agents
+from benchmarl_mkt.teams.evaluation import play
+from benchmarl_mkt.training.best_policy import BestPolicy
 from tests.helpers import PUSH, SPEAKER, make_experiment, small_model, task_set
 
 ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}

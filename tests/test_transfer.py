@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.evaluation import play, teachers_policy
 from benchmarl_mkt.teams import export_team, load_agents, team_task
-from benchmarl_mkt.transfer import load_trunk, save_team, zero_shot
+from benchmarl_mkt.teams.evaluation import greedy_policy, play
+from benchmarl_mkt.teams.transfer import load_trunk, save_team, zero_shot
 from tests.helpers import PUSH, SPEAKER, make_agents, make_experiment, small_model, task_set
 from tests.toys import toy
 
@@ -26,7 +26,7 @@ def team_folder(tmp_path_factory):
 def test_a_known_task_scores_as_it_did(team_folder):
     team = load_agents(team_folder)
     found = zero_shot(team, "mpe/simple_push", episodes=12, seed=3)
-    returns = play(team_task(team), teachers_policy(team), 12, 3).returns["simple_push"]
+    returns = play(team_task(team), greedy_policy(team), 12, 3).returns["simple_push"]
     assert found.best == "simple_push"
     assert list(found.sources) == ["simple_push"]  # the other has other sizes
     assert found.score.returns.mean == pytest.approx(returns.mean().item())
@@ -55,7 +55,7 @@ def test_the_best_source_is_the_one_that_wins(tmp_path):
 
     save_team(team, [found], 5, tmp_path / "new")
     saved = load_agents(tmp_path / "new")
-    assert play(team_task(saved), teachers_policy(saved), 3, 1).won["three"].all()
+    assert play(team_task(saved), greedy_policy(saved), 3, 1).won["three"].all()
     score = saved["three"].metadata["score"]
     assert score == {**found.score.returns._asdict(), "episodes": 5}
     teaches = MktConfig(teachers={"three": str(tmp_path / "new" / "three")})

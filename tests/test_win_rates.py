@@ -9,12 +9,12 @@ from rich.console import Console
 from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import play, random_policy
-from benchmarl_mkt.reporting.summary import describe, summarise
 from benchmarl_mkt.reporting.tables import comparison_table, score_text
-from benchmarl_mkt.win_rates import WinRates, episodes_won
+from benchmarl_mkt.teams.evaluation import play, random_policy
+from benchmarl_mkt.training.best_policy import BestPolicy
+from benchmarl_mkt.training.summary import begin_summary, summarise
+from benchmarl_mkt.training.win_rates import WinRates, episodes_won
 from tests.helpers import make_experiment, task_set
 from tests.toys import toy
 
@@ -132,7 +132,7 @@ def test_played_episodes_say_who_won(action):
 def test_a_summary_has_win_rates_where_there_are_battles(tmp_path):
     best, task = BestPolicy(), task_set(*SET)
     experiment = make_experiment(tmp_path, task, ALONE, callbacks=[best])
-    summary = describe(experiment, method="mkt", overrides=[])
+    summary = begin_summary(experiment, method="mkt", overrides=[])
     experiment.run()
     summary = summarise(experiment, summary, best)
     at_random = play(task, random_policy(["battle", "game"]), 500, 20_000).won["battle"]

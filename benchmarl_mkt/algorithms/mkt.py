@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
 from benchmarl.models.common import ModelConfig
 from benchmarl.utils import _read_yaml_config
+from omegaconf import OmegaConf
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
@@ -27,24 +29,29 @@ from benchmarl_mkt.algorithms.checks import (
     check_processes,
     check_task,
 )
-from benchmarl_mkt.callbacks import standard_callbacks
+from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models import EpsilonGreedyPolicy, StudentNetwork
 from benchmarl_mkt.models.mixers import MIXERS, make_mixer
 from benchmarl_mkt.models.multitask import as_multitask
+from benchmarl_mkt.models.serialisation import model_from_dict
 from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
-from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.presets import compose_preset, experiment_preset
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.replay.multitask import UPDATES
-from benchmarl_mkt.teachers.builtin import builtin_config
-from benchmarl_mkt.teachers.find import find_teachers
-from benchmarl_mkt.teachers.load import Teacher
-from benchmarl_mkt.transfer import load_trunk
+from benchmarl_mkt.teachers.find import find_teachers, missing_error
+from benchmarl_mkt.teachers.settings import TeacherSettings, builtin_algorithm
+from benchmarl_mkt.teams.frozen import FrozenTeam
+from benchmarl_mkt.teams.load import load_trunk
+from benchmarl_mkt.training.callbacks import standard_callbacks
+
+logger = logging.getLogger(__name__)
 
 # What teachers' learning depends on, of the fields of MktConfig.
 TEACHER_FIELDS = (
-    *("mixer", "mixing_embed_dim", "state_embed_dim", "hypernet_embed_dim"),
-    *("double_q", "standardise_rewards", "hysteresis", "lmbda"),
-)
+    "mixer", "mixing_embed_dim", "state_embed_dim", "hypernet_embed_dim", "double_q",
+    "standardise_rewards", "hysteresis", "lmbda",
+)  # fmt: skip
+_ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}
 
 
 class Mkt(Algorithm):
@@ -66,9 +73,10 @@ class Mkt(Algorithm):
         check_experiment(self.experiment_config)
         check_processes(self.experiment_config, experiment.task, experiment.test_env)
         self.schedule = AnnealingSchedule(**self.config.annealing)
-        self.teachers: dict[str, Teacher] = {}
+        self.teachers: dict[str, FrozenTeam] = {}
         if self.config.uses_teacher:
-            self.teachers = find_teachers(self.config, experiment.task, experiment.test_env)
+            settings = self.config.teacher_settings
+            self.teachers = find_teachers(settings, experiment.task, experiment.test_env)
         teams = experiment.test_env.teams
         self.state_sizes = {task: teams[task].state_size for task in self.tasks}
         lengths = {task: teams[task].state_length for task in self.tasks}
@@ -161,13 +169,22 @@ class Mkt(Algorithm):
         """The bytes that a segment of every task takes, by making one without memory."""
         env = self.experiment.test_env
         batch = env.fake_tensordict()[:1].to("meta").unsqueeze(1).repeat(1, length)
-        for task in self.teachers:
+        for task in self.tasks if self.config.uses_teacher else ():
             values = env.teams[task].n_agents, env.teams[task].n_actions
             batch[task, "teacher_values"] = torch.empty(1, length, *values, device="meta")
         return self.process_batch(self.tasks[0], batch).bytes()
 
     def get_policy_for_collection(self) -> TensorDictSequential:
-        """Return one epsilon-greedy policy that acts for all tasks."""
+        """Return one epsilon-greedy policy that acts for all tasks.
+
+        Raises:
+            MissingTeachers: if the store lacks teachers. BenchMARL asks for the policy when losses
+                and buffers stand: what else is wrong has been told before teachers are trained.
+        """
+        missing = [task for task in self.tasks if task not in self.teachers]
+        if missing and self.config.uses_teacher:
+            self.experiment.test_env.close()
+            raise missing_error(self.config.teacher_settings, self.experiment.task, missing)
         config = self.experiment_config
         agents = {task: self.get_policy_for_loss(task) for task in self.tasks}
         self.policy = EpsilonGreedyPolicy(
@@ -262,14 +279,24 @@ def _is_positive(value: Any) -> bool:
     return number and 0 < value < float("inf")
 
 
-def _named_teachers(teachers: Any) -> dict[str, str]:
-    """Check the folders that the configuration names; null is none."""
-    named = {} if teachers is None else teachers
-    if not isinstance(named, Mapping) or not all(
-        isinstance(name, str) and isinstance(folder, str | Path) for name, folder in named.items()
-    ):
-        raise ValueError(f"algorithm.teachers: {teachers!r} must be null or {{task: folder}}")
-    return dict(named)
+@dataclass
+class TeacherConfig:
+    """How teachers are trained: ``algorithm.teacher`` in Hydra.
+
+    Args:
+        experiment: BenchMARL's experiment; or the name of a preset, or a YAML file.
+        model: their network; or the name of a preset, or a YAML file.
+        algorithm: fields of this algorithm, with a = 1, that differ from its defaults (QMIX); with
+            ``name`` one of BenchMARL's.
+        seed: seed of their training.
+        store: folder of the teacher store; None is ``$BENCHMARL_MKT_STORE`` or the user's cache.
+    """
+
+    experiment: Any = "mkt_quick"
+    model: Any = "multitask"
+    algorithm: Any = None
+    seed: int = 0
+    store: str | None = None
 
 
 @dataclass
@@ -297,14 +324,17 @@ class MktConfig(AlgorithmConfig):
     trunk: str | None = None
     freeze_trunk: bool = False
     teachers: Any = None
-    teacher_store: str | None = None
-    teacher_experiment: str = "mkt_quick"
-    teacher_model: str = "multitask"
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    # Names of before, for one release.
+    teacher_experiment: Any = None
+    teacher_model: Any = None
     teacher_algorithm: Any = None
-    teacher_seed: int = 0
+    teacher_seed: Any = None
+    teacher_store: Any = None
 
     def __post_init__(self) -> None:
-        self.teachers = _named_teachers(self.teachers)
+        self._rename()
+        self._check_teachers()
         if self.mixer not in MIXERS:
             raise ValueError(f"algorithm.mixer: {self.mixer!r} must be one of {MIXERS}")
         if self.update not in UPDATES:
@@ -324,16 +354,6 @@ class MktConfig(AlgorithmConfig):
             raise ValueError(
                 "algorithm.freeze_trunk: true needs a trained trunk; set algorithm.trunk to a run"
             )
-        if not 0 <= self.teacher_seed < 2**32:
-            raise ValueError(f"algorithm.teacher_seed: {self.teacher_seed} must be 0 to 2**32 - 1")
-        if not isinstance(self.teacher_algorithm, Mapping | None):
-            raise ValueError(
-                f"algorithm.teacher_algorithm: {self.teacher_algorithm!r} must be null or a "
-                "mapping, such as {name: mappo}"
-            )
-        self.teacher_algorithm = dict(self.teacher_algorithm or {})
-        if self.teacher_algorithm:
-            self.teacher_config()
         try:
             AnnealingSchedule(**self.annealing)
         except TypeError as error:
@@ -341,33 +361,82 @@ class MktConfig(AlgorithmConfig):
                 f"algorithm.annealing: {self.annealing} must have start, end, fraction"
             ) from error
 
+    def _rename(self) -> None:
+        """Take over what older commands and records call otherwise."""
+        if isinstance(self.teacher, Mapping):
+            self.teacher = TeacherConfig(**self.teacher)
+        for name in vars(self.teacher):
+            old = f"teacher_{name}"
+            if getattr(self, old) is not None:
+                logger.warning("algorithm.%s is called algorithm.teacher.%s now", old, name)
+                self.teacher = replace(self.teacher, **{name: getattr(self, old)})
+                setattr(self, old, None)
+
+    def _check_teachers(self) -> None:
+        """Check what the configuration says of teachers; null is nothing."""
+        named = {} if self.teachers is None else self.teachers
+        if not isinstance(named, Mapping) or not all(
+            isinstance(name, str) and isinstance(folder, str | Path)
+            for name, folder in named.items()
+        ):
+            raise ValueError(
+                f"algorithm.teachers: {self.teachers!r} must be null or {{task: folder}}"
+            )
+        self.teachers = dict(named)
+        teacher = self.teacher
+        if not 0 <= teacher.seed < 2**32:
+            raise ValueError(f"algorithm.teacher.seed: {teacher.seed} must be 0 to 2**32 - 1")
+        if not isinstance(teacher.algorithm, Mapping | None):
+            raise ValueError(
+                f"algorithm.teacher.algorithm: {teacher.algorithm!r} must be null or a mapping, "
+                "such as {name: mappo}"
+            )
+        if teacher.algorithm:
+            self._teacher_algorithm()
+
     @property
     def uses_teacher(self) -> bool:
         """Whether any teacher is needed: not if a = 1 throughout."""
         return AnnealingSchedule(**self.annealing).uses_teacher
 
-    def teacher_config(self) -> AlgorithmConfig:
-        """Return the teachers' algorithm.
-
-        By default this one with a = 1 and the defaults (QMIX) but for what ``teacher_algorithm``
-        sets; with its ``name`` one of BenchMARL's.
+    @property
+    def teacher_settings(self) -> TeacherSettings:
+        """How the teachers are trained, and where they are.
 
         Raises:
-            ValueError: if ``teacher_algorithm`` sets what does not bear on a teacher's training,
-                or wrongly.
+            ValueError: if ``teacher`` names no preset, or one that does not fit.
         """
-        settings = dict(self.teacher_algorithm)
+        key, experiment, model = "algorithm.teacher", self.teacher.experiment, self.teacher.model
+        if isinstance(experiment, str | Path):
+            experiment = experiment_preset(str(experiment), f"{key}.experiment")
+        if isinstance(model, str | Path):
+            content = compose_preset("model", str(model), f"{key}.model")
+            model = OmegaConf.to_container(content, resolve=True)
+        try:
+            model = as_multitask(model_from_dict(model) if isinstance(model, Mapping) else model)
+        except ValueError as error:
+            raise ValueError(f"{key}.model: {error}") from error
+        return TeacherSettings(
+            self._teacher_algorithm(),
+            experiment,
+            model,
+            self.teacher.seed,
+            self.teacher.store,
+            dict(self.teachers),
+        )
+
+    def _teacher_algorithm(self) -> AlgorithmConfig:
+        settings = dict(self.teacher.algorithm or {})
         name = settings.pop("name", "mkt")
         if name != "mkt":
-            return builtin_config(name, settings)
+            return builtin_algorithm(name, settings)
         unknown = set(settings) - set(TEACHER_FIELDS)
         if unknown:
             raise ValueError(
-                f"algorithm.teacher_algorithm: unknown {sorted(unknown)}; it may set "
+                f"algorithm.teacher.algorithm: unknown {sorted(unknown)}; it may set "
                 f"{list(TEACHER_FIELDS)}"
             )
-        alone = {"start": 1.0, "end": 1.0, "fraction": 1.0}
-        return MktConfig(annealing=alone, **settings)
+        return MktConfig(annealing=dict(_ALONE), **settings)
 
     @classmethod
     def get_from_yaml(cls, path: str | None = None) -> MktConfig:

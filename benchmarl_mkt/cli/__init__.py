@@ -1,14 +1,18 @@
 """The ``benchmarl`` command: one module for every verb.
 
-A verb's module has ``SUMMARY`` (its line in ``benchmarl --help``), ``HELP`` (the text of
-``benchmarl VERB --help``) and ``main(arguments)``. It imports what is heavy where it is used, so
-that wrong input and help are answered without torch.
+A verb's module has ``SUMMARY`` (its line in ``benchmarl --help``), ``HELP`` and ``EXAMPLE`` (the
+texts around its options), ``configure(parser)`` and ``main(options)``. It imports what is heavy
+where it is used, so that help is given without torch.
 """
 
 from __future__ import annotations
 
+import argparse
+import re
+import shlex
 import sys
 from types import ModuleType
+from typing import NoReturn
 
 from benchmarl_mkt.cli import (
     evaluate,
@@ -28,38 +32,64 @@ VERBS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
     for module in (run, resume, evaluate, transfer, render, export, report, tasks, teachers)
 }
+# These hand what follows to Hydra.
+HYDRA_VERBS = {("run",): run.with_overrides, ("teachers", "train"): teachers.train}
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong arguments are a ValueError of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{self.prog.removeprefix('benchmarl ')}: {message}; see {self.prog} -h")
 
 
 def usage() -> str:
     """Return the text of ``benchmarl --help``."""
-    lines = (f"  {verb:<10}{module.SUMMARY}" for verb, module in VERBS.items())
-    return "\n".join(
-        (
-            "Usage: benchmarl COMMAND [ARGUMENTS ...]",
-            "",
-            "Commands:",
-            *lines,
-            "",
-            "benchmarl COMMAND --help says more. Try:",
-            "  benchmarl run algorithm=mkt task=multitask/mpe",
-            "",
-            "Exit status: 0 done, 1 failed on the way, 2 wrong input.\n",
-        )
+    lines = "\n".join(f"  {verb:<10}{module.SUMMARY}" for verb, module in VERBS.items())
+    return (
+        f"Usage: benchmarl COMMAND [ARGUMENTS ...]\n\nCommands:\n{lines}\n\n"
+        "benchmarl COMMAND --help says more. Try:\n"
+        "  benchmarl run algorithm=mkt task=multitask/mpe\n\n"
+        "Exit status: 0 done, 1 failed on the way, 2 wrong input.\n"
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one of :data:`VERBS`; exits with 2 if the input is wrong."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    match arguments:
-        case [] | ["-h" | "--help", *_]:
-            sys.stdout.write(usage())
-        case [verb, *rest] if verb in VERBS and {"-h", "--help"} & set(rest):
-            sys.stdout.write(VERBS[verb].HELP)
-        case [verb, *rest] if verb in VERBS:
-            with user_errors():
-                check_versions()
-            VERBS[verb].main(rest)
-        case _:
-            with user_errors():
-                raise ValueError(f"command: {' '.join(arguments)!r} is unknown; see benchmarl -h")
+    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return
+    with user_errors():
+        if verb not in VERBS:
+            raise ValueError(f"command: {' '.join([verb, *rest])!r} is unknown; see benchmarl -h")
+        module, asks = VERBS[verb], {"-h", "--help"} & set(rest)
+        if not asks:
+            check_versions()
+            for words, work in HYDRA_VERBS.items():
+                given = [verb, *rest][: len(words)]
+                if given == list(words):
+                    return work([verb, *rest][len(words) :])
+        parser = Parser(
+            prog=f"benchmarl {verb}",
+            description=module.HELP,
+            epilog=f"Example:\n{module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(parser)
+        options = parser.parse_intermixed_args(_renewed(verb, rest))
+        module.main(options)
+
+
+def _renewed(verb: str, arguments: list[str]) -> list[str]:
+    """Write ``KEY=VALUE``, as arguments were written before, as options are written now."""
+    old = [argument for argument in arguments if re.match(r"[a-z]+=", argument)]
+    if verb not in ("evaluate", "transfer", "render", "export") or not old:
+        return arguments
+    values = dict(argument.split("=", 1) for argument in old)
+    tasks = [name.strip() for name in values.pop("tasks", "").strip("[] ").split(",")]
+    first = [values.pop(key) for key in ("checkpoint", "task") if key in values]
+    new = [argument for argument in arguments if argument not in old]
+    new += [*first, *filter(None, tasks), *(f"--{key}={value}" for key, value in values.items())]
+    sys.stderr.write(f"note: this is written so now: benchmarl {verb} {shlex.join(new)}\n")
+    return new

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @contextlib.contextmanager
@@ -20,8 +26,8 @@ def user_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def stops(remedy: str) -> Iterator[None]:
     """Turn what stops a training, signals included, into one line that ends with ``remedy``."""
-    from benchmarl_mkt.guards import TrainingError
-    from benchmarl_mkt.resume.signals import Stopped, stop_signals
+    from benchmarl_mkt.training.guards import TrainingError
+    from benchmarl_mkt.training.resume.signals import Stopped, stop_signals
 
     try:
         with stop_signals():
@@ -37,7 +43,7 @@ def stops(remedy: str) -> Iterator[None]:
         sys.exit(1)
 
 
-def make_console():
+def make_console() -> Console:
     """Return the console; a pipe or file is wide enough for the tables."""
     from rich.console import Console
 
@@ -45,36 +51,37 @@ def make_console():
     return console if console.is_terminal else Console(width=130)
 
 
-def read_options(verb: str, usage: str, arguments: list[str]) -> dict[str, str]:
-    """Read ``KEY=VALUE`` arguments.
+def natural(least: int) -> Callable[[str], int]:
+    """Return the type of options that are whole numbers from ``least`` to 2**32 - 1."""
 
-    Args:
-        verb: the verb, for messages.
-        usage: what it takes, such as ``"checkpoint=FOLDER [seed=0]"``; keys in brackets may be
-            left out.
-        arguments: what was given.
+    def read(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) < 2**32:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} must be a whole number from {least} to 2**32 - 1"
+            )
+        return int(text)
+
+    return read
+
+
+def add_team(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says which team is meant."""
+    parser.add_argument("checkpoint", metavar="FOLDER", help="a run's folder, or a team's")
+
+
+def add_playing(parser: argparse.ArgumentParser) -> None:
+    """Add how many episodes are played, from which seed."""
+    parser.add_argument("--episodes", type=natural(1), default=100, metavar="N", help="default 100")
+    parser.add_argument("--seed", type=natural(0), default=0, metavar="N", help="default 0")
+
+
+def writable(key: str, path: Path) -> Path:
+    """Return the path of a file that can be written.
 
     Raises:
-        ValueError: if an argument is not of that form, its key is unknown, or one is missing.
+        ValueError: if it cannot, naming the option.
     """
-    words = usage.split()
-    known = {word.strip("[]").partition("=")[0] for word in words}
-    needed = {word.partition("=")[0] for word in words if not word.startswith("[")}
-    given = dict(option.split("=", 1) for option in arguments if "=" in option)
-    if len(given) < len(arguments) or set(given) - known or needed - set(given):
-        raise ValueError(
-            f"{verb}: {' '.join(arguments) or 'nothing'!r} given; usage: benchmarl {verb} {usage}"
-        )
-    return given
+    from benchmarl_mkt.files import check_writable
 
-
-def whole(given: dict[str, str], key: str, default: int, least: int = 0) -> int:
-    """Read a whole number that is at least ``least`` and below 2**32.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    text = given.get(key, str(default))
-    if not text.isdecimal() or not least <= int(text) < 2**32:
-        raise ValueError(f"{key}: {text!r} must be a whole number from {least} to 2**32 - 1")
-    return int(text)
+    check_writable(key, path.expanduser().parent)
+    return path.expanduser()

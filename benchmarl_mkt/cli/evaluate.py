@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from benchmarl_mkt.cli.common import make_console, read_options, user_errors, whole
+from argparse import ArgumentParser, Namespace
 
-USAGE = "checkpoint=FOLDER [episodes=100] [seed=0]"
+from benchmarl_mkt.cli.common import add_playing, add_team, make_console
+
 SUMMARY = "play fresh episodes with a run's best team"
-HELP = f"""Usage: benchmarl evaluate {USAGE}
-
-Play fresh greedy episodes with the team that a run left (FOLDER is the run's folder or the team's),
-and as many with uniform random actions from the same initial states.
-
-Example:
-  benchmarl evaluate checkpoint=runs/mpe episodes=500 seed=1
-"""
+HELP = """Play fresh greedy episodes with the team that a run left, and as many with uniform random
+actions from the same initial states."""
+EXAMPLE = "  benchmarl evaluate runs/mpe --episodes 500 --seed 1"
 
 
-def main(arguments: list[str]) -> None:
+def configure(parser: ArgumentParser) -> None:
+    """Add the verb's options."""
+    add_team(parser)
+    add_playing(parser)
+
+
+def main(options: Namespace) -> None:
     """Score the team in a run's folder against random play, on the same fresh episodes."""
     from rich.table import Table
 
-    with user_errors():
-        given = read_options("evaluate", USAGE, arguments)
-        numbers = {"episodes": whole(given, "episodes", 100, 1), "seed": whole(given, "seed", 0)}
-        from benchmarl_mkt.teams import evaluate_team, load_agents
-
-        found = evaluate_team(load_agents(given["checkpoint"]), **numbers)
     from benchmarl_mkt.reporting.tables import score_text
+    from benchmarl_mkt.teams import evaluate_team, load_team
 
-    table = Table("task", "team", "random", title=f"Greedy returns of {given['checkpoint']}")
-    for task, scores in found.items():
+    results = evaluate_team(load_team(options.checkpoint), options.episodes, options.seed)
+    table = Table("task", "team", "random", title=f"Greedy returns of {options.checkpoint}")
+    for task, scores in results.items():
         table.add_row(task, score_text(scores["team"]), score_text(scores["random"]))
-    table.caption = f"Mean and 95% interval over the same {numbers['episodes']} fresh episodes."
+    table.caption = f"Mean and 95% interval over the same {options.episodes} fresh episodes."
     make_console().print(table)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import warnings
-from collections.abc import Iterator
+from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarl_mkt.cli.common import make_console, user_errors
+from benchmarl_mkt.cli.common import make_console
 
 SUMMARY = "list the tasks and task sets; show their teams' sizes"
-HELP = """Usage: benchmarl tasks [NAME ...]
-
-Without names, list every task with discrete actions that a set can be composed of, and the sets
-that are there. With names (of tasks or sets), build them and show what their agents see and do:
-sizes as a student gets them, zero padding and agent ids included.
-
-Example:
-  benchmarl tasks multitask/mpe vmas/balance
-"""
+HELP = """Without names, list every task with discrete actions that a set can be composed of, and
+the sets that are there. With names (of tasks or sets), build them and show what their agents see
+and do: sizes as a student gets them, zero padding and agent ids included."""
+EXAMPLE = "  benchmarl tasks multitask/mpe vmas/balance"
 
 # The module that each environment needs, and what installs it.
 _NEEDS = {
@@ -36,20 +30,27 @@ _NEEDS = {
 }
 
 
-def main(names: list[str]) -> None:
+def configure(parser: ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a task or a set")
+
+
+def main(options: Namespace) -> None:
     """List all tasks, or show those named."""
     import benchmarl_mkt
 
-    with user_errors():
-        benchmarl_mkt.register()
-        from benchmarl.environments import task_config_registry as registry
+    benchmarl_mkt.register()
+    from benchmarl.environments import task_config_registry as registry
 
-        for name in names:
-            if name not in registry:
-                close = difflib.get_close_matches(name, registry, 3, 0.5)
-                hint = f"did you mean {' or '.join(close)}?" if close else "see benchmarl tasks"
-                raise ValueError(f"tasks: {name!r} is not registered; {hint}")
-        make_console().print(_teams(names) if names else _overview())
+    for name in options.names:
+        if name not in registry:
+            close = difflib.get_close_matches(name, registry, 3, 0.5)
+            hint = f"did you mean {' or '.join(close)}?" if close else "see benchmarl tasks"
+            raise ValueError(f"tasks: {name!r} is not registered; {hint}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = _teams(options.names) if options.names else _overview()
+    make_console().print(table)
 
 
 def _overview():
@@ -84,14 +85,13 @@ def _registered() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 
     discrete: dict[str, list[str]] = {}
     sets: dict[str, list[str]] = {}
-    with _without_warnings():
-        for name, task in registry.items():
-            environment, _, short = name.partition("/")
-            if environment != "multitask":
-                if task.get_from_yaml().supports_discrete_actions():
-                    discrete.setdefault(environment, []).append(short)
-            elif short != "custom":  # empty: its tasks are given on the command line
-                sets[short] = [team.task for team in task.get_from_yaml().team_configs]
+    for name, task in registry.items():
+        environment, _, short = name.partition("/")
+        if environment != "multitask":
+            if task.get_from_yaml().supports_discrete_actions():
+                discrete.setdefault(environment, []).append(short)
+        elif short != "custom":  # empty: its tasks are given on the command line
+            sets[short] = [team.task for team in task.get_from_yaml().team_configs]
     return dict(sorted(discrete.items())), sets
 
 
@@ -104,12 +104,11 @@ def _teams(names: list[str]):
         column.justify = "right"
     for name in names:
         try:
-            with _without_warnings():
-                set_ = _as_set(name)
-                env = set_.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
+            task_set = _as_set(name)
+            env = task_set.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
         except ImportError as error:
             raise ValueError(f"tasks: {name} cannot be built: {error}") from error
-        sources = {config.name: config.task for config in set_.team_configs}
+        sources = {config.name: config.task for config in task_set.team_configs}
         for team in env.teams.values():
             sizes = (team.n_agents, team.observation_size, team.n_actions, team.state_size)
             table.add_row(sources[team.name], team.name, *map(str, (*sizes, team.max_steps)))
@@ -127,10 +126,3 @@ def _as_set(name: str):
     if name.startswith("multitask/"):
         return registry[name].get_from_yaml()
     return MultiTaskClass("shown", {"tasks": [name]})
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from benchmarl_mkt.cli.common import make_console, stops, user_errors
-from benchmarl_mkt.cli.composed import Job, with_hydra
+from benchmarl_mkt.cli.jobs import Job, with_hydra
 
 SUMMARY = "train, list, show or verify teachers"
-HELP = """Usage: benchmarl teachers train OVERRIDES ...
-       benchmarl teachers list
-       benchmarl teachers show TEACHER
-       benchmarl teachers verify [TEACHER ...]
+HELP = """Train teachers, or look at those in the store.
 
   train    train the teachers that a run with the same (Hydra's) overrides would need
   list     show the teachers in the store, $BENCHMARL_MKT_STORE or the user's cache
@@ -20,52 +19,60 @@ HELP = """Usage: benchmarl teachers train OVERRIDES ...
   verify   read whole teachers (all of the store, if none is named) and compare their checksums;
            exit status 1 if one is damaged
 
-TEACHER is a name in the store, as list shows it, the beginning of one, or a folder.
-
-Examples:
-  benchmarl teachers train algorithm=mkt task=multitask/mpe
-  benchmarl teachers show mpe-simple-push
-"""
+TEACHER is a name in the store, as list shows it, the beginning of one, or a folder."""
+EXAMPLE = """  benchmarl teachers train algorithm=mkt task=multitask/mpe
+  benchmarl teachers show mpe-simple-push"""
 
 
-def main(arguments: list[str]) -> None:
-    """Run ``train``, ``list``, ``show`` or ``verify``."""
-    match arguments:
-        case ["train", *given]:
-            with_hydra("teachers train", given, _train)
-        case ["list"]:
-            _list()
-        case ["show", name]:
-            _show(name)
-        case ["verify", *names]:
-            _verify(names)
-        case _:
-            with user_errors():
-                raise ValueError(
-                    f"teachers: {' '.join(arguments) or 'nothing'!r} given; choose train, list, "
-                    "show TEACHER or verify"
-                )
+def configure(parser: ArgumentParser) -> None:
+    """Add the verb's options; ``train`` takes Hydra's."""
+    parser.add_argument("action", choices=("train", "list", "show", "verify"))
+    parser.add_argument("teachers", nargs="*", metavar="TEACHER")
+
+
+def main(options: Namespace) -> None:
+    """Run ``list``, ``show`` or ``verify``."""
+    import benchmarl_mkt
+
+    benchmarl_mkt.register()
+    names = options.teachers
+    if (options.action == "show") != (len(names) == 1) and options.action != "verify":
+        raise ValueError(f"teachers: {' '.join([options.action, *names])!r} given; show names one")
+    paths = [_folder(name) for name in names]
+    if options.action == "list":
+        _list()
+    elif options.action == "show":
+        _show(*paths)
+    else:
+        _verify(paths)
+
+
+def train(arguments: list[str]) -> None:
+    """Train the teachers that a run with Hydra's overrides would need."""
+    with_hydra("teachers train", arguments, _train)
 
 
 def _train(job: Job) -> None:
-    from benchmarl_mkt.configuration.plan import check
+    from benchmarl_mkt.algorithms import MktConfig
+    from benchmarl_mkt.files import check_writable
+    from benchmarl_mkt.teachers import TeacherStore
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
-    algorithm = job.plan.algorithm
     with user_errors():
-        check(job.plan, for_teachers=True)
-    with stops("continue with the same command"):
-        ensure_teachers(algorithm, job.plan.task, make_console())
-    _list(algorithm.teacher_store)
+        if not isinstance(job.algorithm_config, MktConfig):
+            raise ValueError("algorithm: teachers are trained for algorithm=mkt")
+        settings = job.algorithm_config.teacher_settings
+        check_writable("algorithm.teacher.store", TeacherStore(settings.store).root)
+        with stops("continue with the same command"):
+            ensure_teachers(settings, job.task, make_console())
+    _list(settings.store)
 
 
 def _list(root: str | None = None) -> None:
     from rich.table import Table
 
-    import benchmarl_mkt
     from benchmarl_mkt.teachers import TeacherStore, load_teacher
 
-    benchmarl_mkt.register()
     table = Table("teacher", "algorithm", "seed", "frames", "return", "95% CI", "random")
     store = TeacherStore(root)
     for path in store.entries():
@@ -89,7 +96,7 @@ def _list(root: str | None = None) -> None:
     console.print(f"Store: {store.root}")
 
 
-def _find(name: str) -> Path:
+def _folder(name: str) -> Path:
     """The folder that ``name`` means: a teacher in the store, or a path.
 
     Raises:
@@ -100,26 +107,22 @@ def _find(name: str) -> Path:
     store, folder = TeacherStore(), Path(name).expanduser()
     if folder.name != name or folder.is_dir():
         return folder
-    found = [path for path in store.entries() if path.name.startswith(name)]
-    exact = [path for path in found if path.name == name] or found
+    paths = [path for path in store.entries() if path.name.startswith(name)]
+    exact = [path for path in paths if path.name == name] or paths
     if len(exact) != 1:
-        what = f"{', '.join(path.name for path in found)}" if found else "nothing"
+        names = ", ".join(path.name for path in paths) or "nothing"
         raise ValueError(
-            f"teachers: {name!r} means {what} in {store.root}; see benchmarl teachers list"
+            f"teachers: {name!r} means {names} in {store.root}; see benchmarl teachers list"
         )
     return exact[0]
 
 
-def _show(name: str) -> None:
+def _show(path: Path) -> None:
     from rich.table import Table
 
-    import benchmarl_mkt
     from benchmarl_mkt.teachers import load_teacher
 
-    with user_errors():
-        benchmarl_mkt.register()
-        path = _find(name)
-        data = load_teacher(path).metadata
+    data = load_teacher(path).metadata
     (task,) = data["task"]["tasks"]
     rows = {
         "folder": path,
@@ -130,7 +133,8 @@ def _show(name: str) -> None:
         "network": data["model"],
         "outputs": data["kind"],
         "temperature": f"{data['temperature']:.4g}",
-        **{who: _interval(data[who]) for who in ("score", "random")},
+        "score": _interval(data["score"]),
+        "random": _interval(data["random"]),
         "versions": ", ".join(f"{key} {value}" for key, value in data["versions"].items()),
         "checksum": data["checksum"],
     }
@@ -140,20 +144,16 @@ def _show(name: str) -> None:
     make_console().print(table)
 
 
-def _interval(score: dict) -> str:
+def _interval(score: dict[str, Any]) -> str:
     episodes = f", {score['episodes']} episodes" if "episodes" in score else ""
     return f"{score['mean']:.2f} [{score['low']:.2f}, {score['high']:.2f}]{episodes}"
 
 
-def _verify(names: list[str]) -> None:
-    import benchmarl_mkt
+def _verify(paths: list[Path]) -> None:
     from benchmarl_mkt.teachers import TeacherStore, load_teacher
 
-    with user_errors():
-        benchmarl_mkt.register()
-        store = TeacherStore()
-        paths = [_find(name) for name in names] or store.entries()
-    console, damaged = make_console(), 0
+    store, console, damaged = TeacherStore(), make_console(), 0
+    paths = paths or store.entries()
     for path in paths:
         try:
             load_teacher(path)

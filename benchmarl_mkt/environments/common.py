@@ -8,7 +8,7 @@ from benchmarl.utils import _read_yaml_config
 from torchrl.data import Binary, Composite
 from torchrl.envs import EnvBase
 
-from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.files import conf_path
 
 
 def done_leaves(shape: tuple[int, ...]) -> dict[str, Binary]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarl_mkt.environments.smax_scenarios import SCENARIOS
-from benchmarl_mkt.paths import cache_path
+from benchmarl_mkt.files import cache_path
 
 
 @contextlib.contextmanager

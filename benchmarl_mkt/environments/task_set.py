@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarl_mkt.environments.smac import StarcraftClass
 from benchmarl_mkt.environments.wins import TEAMS_WON
-from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.files import conf_path
 
 _RESERVED = ("state", "active", "done", "terminated", "truncated", "next", "student", TEAMS_WON)
 

@@ -16,9 +16,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.data import Composite, Unbounded
 
+from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models.sequences import Trunk
-from benchmarl_mkt.paths import conf_path
-from benchmarl_mkt.serialisation import model_to_dict
+from benchmarl_mkt.models.serialisation import model_to_dict
 
 # Trunks that treat every agent for itself, so that one serves teams of any size.
 TRUNKS = ("mlp", "gru", "lstm")

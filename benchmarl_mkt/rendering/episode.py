@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torchrl.envs.utils import step_mdp
 
-from benchmarl_mkt.evaluation import teachers_policy
 from benchmarl_mkt.rendering.scenes import picture
-from benchmarl_mkt.teachers.load import Teacher
 from benchmarl_mkt.teams import team_task
+from benchmarl_mkt.teams.evaluation import greedy_policy
+from benchmarl_mkt.teams.frozen import Teacher
 
 
 @dataclass
@@ -46,7 +46,7 @@ def record(
         ValueError: if a task cannot be drawn.
     """
     env = team_task(team).get_env_fun(1, continuous_actions=False, seed=seed, device="cpu")()
-    policy, episodes = teachers_policy(team), {name: Episode() for name in env.teams}
+    policy, episodes = greedy_policy(team), {name: Episode() for name in env.teams}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         data, playing, taken = env.reset(), True, 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.runs import WIN_RATE, Outcome, Run
-from benchmarl_mkt.reporting.statistics import normalised_score
+from benchmarl_mkt.statistics import normalised_score
 
 REFERENCE = "mkt"
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from benchmarl_mkt.reporting.statistics import Estimate, Interval
+from benchmarl_mkt.statistics import Estimate, Interval
 
 
 class Reach(NamedTuple):

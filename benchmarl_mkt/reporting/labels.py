@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarl_mkt.yaml_files import read_yaml
+from benchmarl_mkt.files import read_yaml
 
 FILE = "labels.yaml"
 

@@ -16,7 +16,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from benchmarl_mkt.reporting.comparison import Comparison
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.runs import read_curves
-from benchmarl_mkt.reporting.statistics import (
+from benchmarl_mkt.reporting.tables import LEVELS, aggregate, improvement, reached
+from benchmarl_mkt.statistics import (
     CURVE_REPLICATIONS,
     Estimate,
     interquartile_mean,
@@ -25,7 +26,6 @@ from benchmarl_mkt.reporting.statistics import (
     performance_profile,
     stratified_bootstrap,
 )
-from benchmarl_mkt.reporting.tables import LEVELS, aggregate, improvement, reached
 
 
 def plot_learning_curves(json_path: Path, summary: Mapping[str, Any], out: Path) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -18,7 +17,6 @@ from benchmarl_mkt.reporting.formats import Table, escape_markdown
 from benchmarl_mkt.reporting.labels import Labels, find_labels, read_labels
 from benchmarl_mkt.reporting.plots import plot_report
 from benchmarl_mkt.reporting.runs import MEASURES, Damaged, Run, read_runs
-from benchmarl_mkt.reporting.statistics import interquartile_mean, optimality_gap
 from benchmarl_mkt.reporting.tables import (
     LEVELS,
     aggregate,
@@ -27,37 +25,22 @@ from benchmarl_mkt.reporting.tables import (
     reached,
     report_tables,
 )
+from benchmarl_mkt.statistics import interquartile_mean, optimality_gap
 
 PRINTED = ("returns", "aggregate")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Wrong arguments are a ValueError of one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"report: {message}")
-
-
-def main(arguments: Sequence[str], console: Console) -> None:
-    """Run ``benchmarl report`` with its command line.
+def main(
+    results: Sequence[Path], labels_file: Path | None, out: Path | None, console: Console
+) -> None:
+    """Write the report of the runs below folders, and show its main tables.
 
     Raises:
         ValueError: the input is wrong.
     """
-    parser = _Parser(
-        prog="benchmarl report",
-        description="Write tables and pictures of all runs below RESULTS. Reads result files only.",
-    )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folders of runs")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RESULTS/report")
-    parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="names, order and published numbers (YAML)"
-    )
-    options = parser.parse_intermixed_args(arguments)
-    roots: list[Path] = options.results
-    runs, damaged = read_runs(roots)
-    labels = read_labels(options.labels) if options.labels else find_labels(roots)
-    out = options.out or roots[0] / "report"
+    runs, damaged = read_runs(results)
+    labels = read_labels(labels_file) if labels_file else find_labels(results)
+    out = out or results[0] / "report"
     try:
         out.mkdir(parents=True, exist_ok=True)
         tables, remarks = write_report(runs, damaged, labels, out)

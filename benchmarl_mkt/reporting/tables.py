@@ -13,7 +13,7 @@ from benchmarl_mkt.reporting.comparison import Comparison, Method
 from benchmarl_mkt.reporting.formats import Cell, Reach, Table, cell_text
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.runs import PLAYERS, WIN_RATE
-from benchmarl_mkt.reporting.statistics import (
+from benchmarl_mkt.statistics import (
     REPLICATIONS,
     Estimate,
     Interval,
@@ -27,7 +27,7 @@ from benchmarl_mkt.reporting.statistics import (
 )
 
 if TYPE_CHECKING:  # reports need no torch
-    from benchmarl_mkt.evaluation import Score
+    from benchmarl_mkt.teams.evaluation import Score
 
 LEVELS = (0.95, 1.0)  # parts of the teachers' level whose reaching is reported
 _LEVELS = {"random": "uniform random", "teacher": "teachers"}

@@ -1,13 +1,14 @@
-"""Teachers: training, a content-addressed store, and safe loading."""
+"""Teachers: how they are trained, a content-addressed store, and where a student finds them."""
 
-from benchmarl_mkt.teachers.load import Teacher, load_teacher
-from benchmarl_mkt.teachers.store import Recipe, TeacherSpecs, TeacherStore
-from benchmarl_mkt.teachers.train import export_teacher, train_teacher
+from benchmarl_mkt.teachers.settings import TeacherSettings
+from benchmarl_mkt.teachers.store import Recipe, TeacherStore
+from benchmarl_mkt.teachers.train import train_teacher
+from benchmarl_mkt.teams import FrozenTeam, export_teacher, load_teacher
 
 __all__ = [
+    "FrozenTeam",
     "Recipe",
-    "Teacher",
-    "TeacherSpecs",
+    "TeacherSettings",
     "TeacherStore",
     "export_teacher",
     "load_teacher",

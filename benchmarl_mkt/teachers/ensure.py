@@ -9,41 +9,40 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
-from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.guards import TrainingError
+from benchmarl_mkt.environments.registration import register_tasks
+from benchmarl_mkt.models.registration import register_models
 from benchmarl_mkt.quiet import quiet
-from benchmarl_mkt.resume.signals import Stopped, obey_parent
 from benchmarl_mkt.teachers.find import missing_teachers
-from benchmarl_mkt.teachers.load import load_teacher
+from benchmarl_mkt.teachers.settings import TeacherSettings
 from benchmarl_mkt.teachers.store import TeacherStore
 from benchmarl_mkt.teachers.train import remove_leftovers, train_teacher
-
-if TYPE_CHECKING:
-    from benchmarl_mkt.algorithms.mkt import MktConfig
+from benchmarl_mkt.teams.load import load_teacher
+from benchmarl_mkt.training.guards import TrainingError
+from benchmarl_mkt.training.resume.signals import Stopped, obey_parent
 
 START_METHOD = "spawn"  # a fork would copy the threads' locks, and JAX's
 _news: Queue  # of a worker process: tells how far its teacher is
 
 
 def ensure_teachers(
-    config: MktConfig, task: MultiTaskClass, console: Console, workers: int | None = None
+    settings: TeacherSettings, task: MultiTaskClass, console: Console, workers: int | None = None
 ) -> None:
     """Train the teachers that the store lacks, one process per core.
 
     Args:
-        config: the student's algorithm configuration.
+        settings: how teachers are trained.
         task: the task set.
         console: where progress is shown.
         workers: processes at once; by default one per core.
     """
-    remove_leftovers(TeacherStore(config.teacher_store))
-    names = list(missing_teachers(config, task))
+    remove_leftovers(TeacherStore(settings.store))
+    names = list(missing_teachers(settings, task))
     if not names:
         return
     console.print(f"Training {len(names)} teachers: {', '.join(names)}")
@@ -55,7 +54,7 @@ def ensure_teachers(
         ProcessPoolExecutor(count, context, initializer=_begin, initargs=(news,)) as pool,
     ):
         rows = {name: bars.add_task(name, total=None, best="waiting") for name in names}
-        jobs = {pool.submit(_work, config, task.config, name): name for name in names}
+        jobs = {pool.submit(_work, settings, task.config, name): name for name in names}
         waiting = dict(jobs)
         try:
             while waiting:
@@ -82,9 +81,8 @@ def _context() -> BaseContext:
 
 def _begin(news: Queue) -> None:
     """Prepare a worker process."""
-    import benchmarl_mkt
-
-    benchmarl_mkt.register()
+    register_models()
+    register_tasks()
     obey_parent()
     quiet()
     torch.set_num_threads(1)  # the networks are small, and every core has its own teacher
@@ -93,12 +91,12 @@ def _begin(news: Queue) -> None:
     _news = news
 
 
-def _work(config: MktConfig, task_config: dict, name: str) -> str:
+def _work(settings: TeacherSettings, task_config: dict, name: str) -> str:
     """Train one teacher in a worker process."""
     task = MultiTaskClass("teachers", task_config)
     try:
         path = train_teacher(
-            config, task, name, lambda frames, total, best: _news.put((name, frames, total, best))
+            settings, task, name, lambda frames, total, best: _news.put((name, frames, total, best))
         )
     except Stopped as stopped:
         os._exit(int(stopped.code or 0))  # the pool would catch it, and go on with the next teacher

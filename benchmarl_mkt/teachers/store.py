@@ -1,8 +1,7 @@
 """The teacher store: one folder per teacher, addressed by what it was trained from.
 
-A folder holds ``teacher.json`` (task, specs, training configuration, score, versions, checksum)
-and ``weights.safetensors``. It appears by one rename, so it is complete or absent. The checksum is
-over both files. A damaged folder is named and stays: nothing here deletes what is in the store.
+A folder appears by one rename, so it is complete or absent. A damaged one is named and stays:
+nothing here deletes what is in the store.
 """
 
 from __future__ import annotations
@@ -10,34 +9,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarl_mkt.paths import default_store_path
+from benchmarl_mkt.files import default_store_path
+from benchmarl_mkt.teams.folder import FORMAT, METADATA, write_team
 
-FORMAT = "benchmarl-mkt-teacher/1"
 # To be raised by hand when the code changes what a recipe gives.
 RECIPE_VERSION = 1
-METADATA, WEIGHTS = "teacher.json", "weights.safetensors"
-
-
-@dataclass(frozen=True)
-class TeacherSpecs:
-    """Sizes that a teacher must share with the task it teaches."""
-
-    n_agents: int
-    observation_size: int
-    n_actions: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,7 @@ class Recipe:
         experiment: the fields of the experiment's configuration that bear on training.
         seed: seed of the training.
         game: what the task is played by, with its version; see
-            :func:`~benchmarl_mkt.teachers.find.game_of`. Empty in recipes written before it was.
+            :func:`~benchmarl_mkt.teachers.settings.game_of`. Empty in the first recipes.
     """
 
     task: Mapping[str, Any]
@@ -71,10 +56,22 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def name(self) -> str:
+        """The task's name, which the names of its teachers' folders begin with."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", str(self.task["task"]))
+
+    @property
     def key(self) -> str:
         """Name of the teacher's folder: the task, and 16 digits of the digest."""
-        task = re.sub(r"[^A-Za-z0-9]+", "-", str(self.task["task"]))
-        return f"{task}-{self.digest[:16]}"
+        return f"{self.name}-{self.digest[:16]}"
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether the teacher in ``folder`` was trained from this recipe, however it is written."""
+        try:
+            content = json.loads((folder / METADATA).read_text())["recipe"]
+            return Recipe(**content) == Recipe(**json.loads(json.dumps(asdict(self))))
+        except (ValueError, LookupError, TypeError, OSError):
+            return False
 
 
 class TeacherStore:
@@ -89,8 +86,13 @@ class TeacherStore:
         self.root = Path(root).expanduser().resolve() if root else default_store_path()
 
     def path(self, recipe: Recipe) -> Path:
-        """Where the recipe's teacher is, or would be."""
-        return self.root / recipe.key
+        """Where the recipe's teacher is, or would be.
+
+        Earlier versions wrote some numbers otherwise (5 for 5.0), and so other addresses.
+        """
+        path = self.root / recipe.key
+        others = () if path.exists() else self.root.glob(f"{recipe.name}-*")
+        return next((other for other in others if recipe.is_of(other)), path)
 
     def __contains__(self, recipe: Recipe) -> bool:
         return self.path(recipe).exists()  # damaged or not: who loads it says so
@@ -107,55 +109,8 @@ class TeacherStore:
 
     def save(self, recipe: Recipe, weights: Mapping[str, Tensor], metadata: Mapping) -> Path:
         """Write a teacher to its address; an existing one is kept. Returns its folder."""
-        return write_teacher(self.path(recipe), weights, {**metadata, "recipe": asdict(recipe)})
+        return write_team(self.path(recipe), weights, {**metadata, "recipe": asdict(recipe)})
 
     def entries(self) -> list[Path]:
         """Return the folders of all teachers, damaged ones too, sorted."""
         return sorted(path for path in self.root.glob("[!.]*") if path.is_dir())
-
-
-def write_teacher(path: Path, weights: Mapping[str, Tensor], metadata: Mapping) -> Path:
-    """Write a teacher's folder atomically; an existing one is kept."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        tensors = {  # a state_dict of tensordict parameters also holds their sizes
-            name: value.detach().cpu().contiguous()
-            for name, value in weights.items()
-            if isinstance(value, Tensor)
-        }
-        save_file(tensors, temporary / WEIGHTS)
-        content = json.loads(json.dumps({**metadata, "format": FORMAT}))
-        content["checksum"] = checksum(temporary / WEIGHTS, content)
-        (temporary / METADATA).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        for written in (temporary / WEIGHTS, temporary / METADATA, temporary):
-            _to_disk(written)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if not (path / METADATA).is_file():  # else somebody was first: theirs is the same
-                raise
-        _to_disk(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return path
-
-
-def checksum(weights: Path, metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the weights' file and all other metadata, as hexadecimal digits."""
-    content = {key: value for key, value in metadata.items() if key != "checksum"}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(sha256(weights).encode() + text.encode()).hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256(path: Path) -> str:
-    """Return the file's SHA-256 as hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -28,7 +28,7 @@ class BenchmarlMktSearchPath(SearchPathPlugin):
         if not _is_benchmarl(search_path):
             return
         from benchmarl_mkt import register
-        from benchmarl_mkt.paths import conf_path
+        from benchmarl_mkt.files import conf_path
 
         register()
         search_path.append(provider=PROVIDER, path=f"file://{conf_path()}")

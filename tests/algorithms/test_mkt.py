@@ -15,8 +15,8 @@ from tensordict import TensorDict
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.algorithms.callback import StudentCallback
 from benchmarl_mkt.environments import MpeTask, MultiTaskClass
+from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.objectives import AnnealingSchedule, policy_entropy
-from benchmarl_mkt.paths import conf_path
 from tests.helpers import PUSH, accounts_of, make_experiment, small_model, task_set, tiny_config
 from tests.toys import ToyEnv, toy, toy_reward
 

@@ -1,16 +1,16 @@
 import json
 
 import pytest
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
 from benchmarl_mkt.configuration.composition import (
     benchmarl_conf,
     check_keys,
     composed,
     jobs,
 )
-from benchmarl_mkt.paths import conf_path
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from benchmarl_mkt.files import conf_path
 from tests.configuration.test_wrong_input import CHOICES, KEYS
 from tests.helpers import command
 

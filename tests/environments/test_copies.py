@@ -10,8 +10,8 @@ from benchmarl.models import MlpConfig
 from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.evaluation import play, play_in, random_policy, stage
-from benchmarl_mkt.reporting.summary import describe, summarise
+from benchmarl_mkt.teams.evaluation import play, play_in, random_policy, stage
+from benchmarl_mkt.training.summary import begin_summary, summarise
 from tests.docs.test_examples import example
 from tests.games import FINISH, Line, line, register_games
 from tests.helpers import PUSH, hydra_overrides, make_experiment, task_set
@@ -98,7 +98,7 @@ def test_no_more_games_are_alive_than_training_and_evaluation_have(algorithm, tm
     task = task_set(line(), PUSH, final_episodes=7)
     model = None if algorithm is ALONE else MlpConfig.get_from_yaml()
     experiment = make_experiment(tmp_path, task, algorithm, model)
-    summary = describe(experiment, set="s", method="m", overrides=[])
+    summary = begin_summary(experiment, set="s", method="m", overrides=[])
     experiment.run()
     config = experiment.config
     training, evaluation = (

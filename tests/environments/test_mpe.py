@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
 from benchmarl_mkt.environments import MpeEnv, MpeTask
-from benchmarl_mkt.evaluation import play, random_policy
+from benchmarl_mkt.teams.evaluation import play, random_policy
 from tests.helpers import PUSH, SPEAKER, task_set
 
 SCENARIOS = [task.name.lower() for task in MpeTask]

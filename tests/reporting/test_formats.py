@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from benchmarl_mkt.reporting.formats import Reach, Table, cell_text
-from benchmarl_mkt.reporting.statistics import Estimate, Interval
+from benchmarl_mkt.statistics import Estimate, Interval
 
 NAN = float("nan")
 REACH = Reach(0.1, None, 2, 3)

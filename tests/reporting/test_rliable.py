@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarl_mkt.reporting.statistics import (
+from benchmarl_mkt.statistics import (
     interquartile_mean,
     optimality_gap,
     performance_profile,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmarl_mkt.reporting.statistics import (
+from benchmarl_mkt.statistics import (
     first_reached,
     held_from,
     interquartile_mean,

@@ -11,16 +11,16 @@ from rich.console import Console
 from scipy import stats
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.best_policy import BestPolicy
 from benchmarl_mkt.environments import MultiTaskClass, MultiTaskTask
-from benchmarl_mkt.evaluation import play, teachers_policy
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.plots import plot_learning_curves
 from benchmarl_mkt.reporting.report import write_report
 from benchmarl_mkt.reporting.runs import read_curves, read_runs
-from benchmarl_mkt.reporting.statistics import Interval
-from benchmarl_mkt.reporting.summary import describe, summarise
 from benchmarl_mkt.reporting.tables import comparison_table, winner
+from benchmarl_mkt.statistics import Interval
+from benchmarl_mkt.teams.evaluation import greedy_policy, play
+from benchmarl_mkt.training.best_policy import BestPolicy
+from benchmarl_mkt.training.summary import begin_summary, summarise
 from tests.helpers import make_experiment, task_set
 from tests.toys import toy
 
@@ -143,7 +143,7 @@ def taught(teachers):
 def test_leads_are_those_of_the_same_episodes(taught, teachers, tmp_path):
     """A pair may be far apart where the two intervals overlap."""
     experiment, summary = run_summary(tmp_path, taught, teachers.config())
-    players = experiment.policy, teachers_policy(experiment.algorithm.teachers)
+    players = experiment.policy, greedy_policy(experiment.algorithm.teachers)
     student, teacher = (play(taught, p, 60, 20_000).returns for p in players)
     for name, row in summary["tasks"].items():
         difference = (student[name] - teacher[name]).double().numpy()
@@ -165,7 +165,7 @@ def test_a_run_without_its_evaluations_in_a_file(changes, evaluates, tmp_path):
     best = BestPolicy()
     task = task_set(toy("one", length=5), final_episodes=30)
     experiment = make_experiment(tmp_path, task, ALONE, callbacks=[best], **changes)
-    summary = describe(experiment, **LABELS)
+    summary = begin_summary(experiment, **LABELS)
     experiment.run()
     summary = summarise(experiment, summary, best)
     assert summary["evaluations"] is None
@@ -191,7 +191,7 @@ def run_summary(folder, task, algorithm):
     """A finished run and its summary."""
     best = BestPolicy()
     experiment = make_experiment(folder, task, algorithm, callbacks=[best])
-    summary = describe(experiment, **LABELS)
+    summary = begin_summary(experiment, **LABELS)
     written = json.loads((experiment.folder_name / "summary.json").read_text())
     assert written == summary
     assert (summary["finished"], summary["max_frames"], summary["tasks"]) == (False, 100, {})
@@ -205,7 +205,7 @@ def run_summary(folder, task, algorithm):
 def test_a_summary_scores_the_runs_student_and_teachers(taught, teachers, tmp_path):
     experiment, summary = run_summary(tmp_path, taught, teachers.config())
     found = experiment.algorithm.teachers
-    returns = play(taught, teachers_policy(found), 60, 20_000).returns
+    returns = play(taught, greedy_policy(found), 60, 20_000).returns
     for name, row in summary["tasks"].items():
         assert row["teacher"]["mean"] == pytest.approx(returns[name].mean().item(), rel=1e-4)
         assert row["temperature"] == found[name].temperature
@@ -235,7 +235,7 @@ def test_the_best_policy_is_scored_afresh(taught, teachers, tmp_path):
     experiment = make_experiment(
         tmp_path, taught, teachers.config(), lr=0.1, max_n_frames=300, callbacks=[best]
     )
-    summary = describe(experiment, **LABELS)
+    summary = begin_summary(experiment, **LABELS)
     experiment.run()
     final = {k: v.clone() for k, v in experiment.policy.state_dict().items()}
     summary = summarise(experiment, summary, best)
@@ -279,7 +279,7 @@ def test_benchmarls_loader_keeps_different_runs_apart_and_merges_seeds(tmp_path)
             folder.mkdir(parents=True)
             experiment = make_experiment(folder, task, algorithm, seed=seed)
             if method is not None:
-                describe(experiment, method=method, overrides=[])
+                begin_summary(experiment, method=method, overrides=[])
             experiment.run()
             files.append(str(experiment.logger.json_writer.path))
     assert len(files) == 2 * len(different_runs())
@@ -300,7 +300,7 @@ def test_reports_keep_different_sets_apart_and_single_tasks_beside_their_set(tmp
     for number, name in enumerate(("set", "one task", "mean", "other set")):
         (tmp_path / str(number)).mkdir()
         experiment = make_experiment(tmp_path / str(number), *different_runs()[name][:2])
-        sets.append(describe(experiment, **LABELS)["set"])
+        sets.append(begin_summary(experiment, **LABELS)["set"])
     assert sets[0] == sets[1] == sets[2] != sets[3]
     assert all(set_.startswith("multitask/custom_one_two_") for set_ in sets)
 

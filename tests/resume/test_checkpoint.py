@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 
-from benchmarl_mkt.resume.checkpoint import (
+from benchmarl_mkt.training.resume.checkpoint import (
     latest_checkpoint,
     read_checkpoint,
     write_atomically,

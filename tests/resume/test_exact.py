@@ -12,10 +12,10 @@ from benchmarl.experiment import Experiment
 from rich.console import Console
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.resume.callback import in_folder, names_folder
-from benchmarl_mkt.resume.signals import Stopped, stop_signals
 from benchmarl_mkt.teachers import train_teacher
 from benchmarl_mkt.teachers.ensure import ensure_teachers
+from benchmarl_mkt.training.resume.callback import in_folder, names_folder
+from benchmarl_mkt.training.resume.signals import Stopped, stop_signals
 from tests.conftest import write_tiny_experiment
 from tests.helpers import PUSH, SPEAKER, accounts_of, task_set
 from tests.processes import in_process

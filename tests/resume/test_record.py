@@ -1,7 +1,7 @@
 import pytest
 from filelock import FileLock
 
-from benchmarl_mkt.resume.record import open_run, read_run
+from benchmarl_mkt.training.resume.record import open_run, read_run
 from tests.processes import in_process, start, wait_for
 
 CONFIG = {"seed": 0, "experiment": {"lr": 0.1, "loggers": ["csv"]}, "task": {"tasks": [1, 2]}}
@@ -84,7 +84,7 @@ def test_the_lock_is_free_when_the_run_is_left_and_not_when_it_is_forgotten(fold
             super().__init__(*args, **kwargs)
             made.append(self)
 
-    monkeypatch.setattr("benchmarl_mkt.resume.record.FileLock", Kept)
+    monkeypatch.setattr("benchmarl_mkt.training.resume.record.FileLock", Kept)
     with open_run(folder, [], CONFIG, "name"):
         assert made[0].is_locked
     assert not made[0].is_locked

@@ -11,9 +11,9 @@ import torch
 from benchmarl.experiment import Experiment
 from benchmarl.experiment.callback import Callback
 
-from benchmarl_mkt.best_policy import BestPolicy
-from benchmarl_mkt.resume import ResumeCallback, in_folder, run
-from benchmarl_mkt.resume.checkpoint import latest_checkpoint
+from benchmarl_mkt.training.best_policy import BestPolicy
+from benchmarl_mkt.training.resume import ResumeCallback, in_folder, run
+from benchmarl_mkt.training.resume.checkpoint import latest_checkpoint
 from tests.helpers import small_model, tiny_config
 from tests.processes import in_process
 

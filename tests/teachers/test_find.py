@@ -8,7 +8,7 @@ import yaml
 from benchmarl.experiment import ExperimentConfig
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.paths import conf_path
+from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.teachers import Recipe
 from benchmarl_mkt.teachers.find import (
     experiment_preset,

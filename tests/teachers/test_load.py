@@ -6,11 +6,11 @@ import pytest
 import torch
 from benchmarl.models import MlpConfig
 
-from benchmarl_mkt.serialisation import model_from_dict, model_to_dict
+from benchmarl_mkt.models.serialisation import model_from_dict, model_to_dict
 from benchmarl_mkt.teachers import TeacherSpecs, load_teacher
 from benchmarl_mkt.teachers.find import team_specs
-from benchmarl_mkt.teachers.load import calibrated_temperature
 from benchmarl_mkt.teachers.store import METADATA, WEIGHTS, checksum
+from benchmarl_mkt.teams.frozen import calibrated_temperature
 from tests.helpers import small_model
 
 

@@ -11,10 +11,10 @@ from benchmarl.models import MlpConfig
 from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.evaluation import play, teachers_policy
 from benchmarl_mkt.teachers import export_teacher, load_teacher, train_teacher
 from benchmarl_mkt.teachers.find import teacher_model
 from benchmarl_mkt.teachers.train import agents_of
+from benchmarl_mkt.teams.evaluation import greedy_policy, play
 from tests.conftest import write_tiny_experiment
 from tests.helpers import PUSH, REPOSITORY, make_experiment, small_model, task_set
 from tests.toys import DEFAULTS, ToyTask, toy
@@ -39,7 +39,7 @@ def test_training_a_teacher(tmp_path):
     metadata = teacher.metadata
     assert (metadata["frames"], metadata["seed"]) == (100, 0)
     assert metadata["task"]["tasks"][0]["name"] == "one"
-    played = play(task.single("one"), teachers_policy({"one": teacher}), 200, seed=3)
+    played = play(task.single("one"), greedy_policy({"one": teacher}), 200, seed=3)
     assert played.returns["one"].mean().item() == pytest.approx(teacher.score["mean"], rel=0.1)
     modified = (path / "teacher.json").stat().st_mtime_ns
     assert train_teacher(config, task, "one", lambda *_: pytest.fail("trained again")) == path
@@ -179,7 +179,7 @@ def test_a_recurrent_teacher(tmp_path):
     )
     agents_of(experiment, "simple_push").load_state_dict(teacher.model.state_dict())
     seen = []
-    policy = teachers_policy({"simple_push": teacher}, lambda _, values, data: seen.append(values))
+    policy = greedy_policy({"simple_push": teacher}, lambda _, values, data: seen.append(values))
     played = play(task, policy, 8, seed=5)
     stepwise = play(task, experiment.policy, 8, seed=5, model_config=experiment.model_config)
     torch.testing.assert_close(played.returns, stepwise.returns)

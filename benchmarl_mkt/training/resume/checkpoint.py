@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+from benchmarl_mkt.files import write_atomically
 
 FORMAT = "benchmarl-mkt-checkpoint/1"
 KEPT = 2  # so that one of them may be damaged
@@ -88,30 +89,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return _unpack(json.loads(header["state"]), safetensors.torch.load(data))
     except (ValueError, LookupError, TypeError, OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"checkpoint {path} is damaged: {error}") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is complete or, whatever happens, what it was before.
-
-    Raises:
-        OSError: if it cannot be written, naming it.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 import traceback
-from typing import Any
 
 import torch
-from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 
 from benchmarl_mkt.environments.team import Team
+from benchmarl_mkt.training.base import RunCallback
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why, in one line."""
 
 
-class GuardCallback(Callback):
+class GuardCallback(RunCallback):
     """Stops a training at the first observation, reward, loss or gradient that is not finite.
 
     Works with any algorithm; MKT adds it by itself. Checkpoints are written between iterations,
@@ -26,10 +25,6 @@ class GuardCallback(Callback):
     Raises:
         TrainingError: naming the task (group), what is not finite, and when.
     """
-
-    def __getstate__(self) -> dict[str, Any]:
-        """BenchMARL pickles an experiment's callbacks, without the experiment."""
-        return {"experiment": None}
 
     def on_setup(self) -> None:
         env = self.experiment.test_env

@@ -11,8 +11,8 @@ from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.experiment import ExperimentConfig
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarl_mkt.configuration.composition import KEYS, check_meaning
-from benchmarl_mkt.resume.record import RunRecord
+from benchmarl_mkt.cli.jobs import KEYS, check_keys
+from benchmarl_mkt.training.resume.record import RunRecord
 
 _LAYER = re.compile(r"torch(_geometric)?\.nn\.[A-Z]\w*")
 
@@ -54,7 +54,7 @@ def recorded(config: Mapping[str, Any], name: str) -> DictConfig:
     cfg = OmegaConf.create(content)
     for key, schema in schemas.items():
         cfg[key] = OmegaConf.merge(OmegaConf.structured(schema), content[key])
-    check_meaning(cfg)
+    check_keys(cfg)
     return cfg
 
 

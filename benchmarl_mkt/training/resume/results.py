@@ -10,7 +10,7 @@ from typing import Any
 from benchmarl.experiment import Experiment
 from benchmarl.experiment.logger import JsonWriter
 
-from benchmarl_mkt.resume.checkpoint import write_atomically
+from benchmarl_mkt.files import write_atomically
 
 
 class AtomicJsonWriter(JsonWriter):

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import traceback
+from collections.abc import Iterator
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import torch
 from benchmarl.experiment import ExperimentConfig
 
-from benchmarl_mkt.paths import check_writable
+from benchmarl_mkt.files import check_writable
 
-# Lowest and highest value; the lowest of an open interval does not belong to it.
-_CLOSED = {
-    **dict.fromkeys(("gamma", "polyak_tau", "exploration_eps_init", "exploration_eps_end"), (0, 1)),
-    **dict.fromkeys(("off_policy_init_random_frames", "checkpoint_interval"), (0, inf)),
-    **dict.fromkeys(("off_policy_prb_alpha", "off_policy_prb_beta", "adam_eps"), (0, inf)),
-    **dict.fromkeys(("max_n_iters", "max_n_frames", "hard_target_update_frequency"), (1, inf)),
-    **dict.fromkeys(("evaluation_interval", "evaluation_episodes"), (1, inf)),
-    **dict.fromkeys(("on_policy_n_minibatch_iters", "on_policy_minibatch_size"), (1, inf)),
-    **dict.fromkeys(("off_policy_n_optimizer_steps", "off_policy_memory_size"), (1, inf)),
-    **dict.fromkeys(("off_policy_train_batch_size", "exploration_anneal_frames"), (1, inf)),
-    **{f"{kind}_policy_collected_frames_per_batch": (1, inf) for kind in ("on", "off")},
-    **{f"{kind}_policy_n_envs_per_worker": (1, inf) for kind in ("on", "off")},
-}
-_OPEN = dict.fromkeys(("lr", "clip_grad_val"), (0, inf))
-# The module that each of TorchRL's loggers needs.
-_LOGGERS = {
-    **{"csv": "csv", "wandb": "wandb", "tensorboard": "tensorboard"},
-    **{"mlflow": "mlflow", "trackio": "trackio"},
-}
+# Lowest and highest values that BenchMARL takes without a word although training fails with others.
+_LIMITS = {
+    (0, 1): ("gamma", "polyak_tau", "exploration_eps_init", "exploration_eps_end"),
+    (0, inf): (
+        "off_policy_init_random_frames", "checkpoint_interval", "off_policy_prb_alpha",
+        "off_policy_prb_beta", "adam_eps",
+    ),
+    (1, inf): (
+        "max_n_iters", "max_n_frames", "hard_target_update_frequency", "evaluation_interval",
+        "evaluation_episodes", "exploration_anneal_frames", "on_policy_n_minibatch_iters",
+        "on_policy_minibatch_size", "off_policy_n_optimizer_steps", "off_policy_memory_size",
+        "off_policy_train_batch_size", "on_policy_collected_frames_per_batch",
+        "off_policy_collected_frames_per_batch", "on_policy_n_envs_per_worker",
+        "off_policy_n_envs_per_worker",
+    ),
+}  # fmt: skip
+_ABOVE_ZERO = ("lr", "clip_grad_val")
+# The modules that TorchRL's loggers need.
+_LOGGERS = ("csv", "wandb", "tensorboard", "mlflow", "trackio")
 
 
 def check_settings(config: ExperimentConfig, on_policy: bool, name: str = "experiment") -> None:
@@ -47,12 +49,20 @@ def check_settings(config: ExperimentConfig, on_policy: bool, name: str = "exper
             folder is not there.
     """
     kind, other = ("on", "off") if on_policy else ("off", "on")
-    for key, value in vars(config).items():
-        if not key.startswith(f"{other}_policy_"):
-            _check_range(f"{name}.{key}", key, value)
+    for (low, high), keys in _LIMITS.items():
+        for key in keys:
+            value = getattr(config, key)
+            if value is None or key.startswith(other):
+                continue
+            if not low <= value <= high or value == inf:
+                top = f" and at most {high}" if high < inf else ""
+                raise ValueError(f"{name}.{key}: {value} must be at least {low}{top}, and finite")
+    for key in _ABOVE_ZERO:
+        value = getattr(config, key)
+        if value is not None and not 0 < value < inf:
+            raise ValueError(f"{name}.{key}: {value} must be above 0, and finite")
     frames = config.collected_frames_per_batch(on_policy)
-    envs = config.n_envs_per_worker(on_policy)
-    batch, frames_key = config.train_minibatch_size(on_policy), f"{kind}_policy_collected_frames"
+    envs, batch = config.n_envs_per_worker(on_policy), config.train_minibatch_size(on_policy)
     if frames % envs:
         raise ValueError(
             f"{name}.{kind}_policy_n_envs_per_worker: {envs} environments cannot share "
@@ -61,7 +71,7 @@ def check_settings(config: ExperimentConfig, on_policy: bool, name: str = "exper
     if on_policy and batch > frames:
         raise ValueError(
             f"{name}.on_policy_minibatch_size: {batch} is more than the {frames} frames of a "
-            f"batch ({frames_key}_per_batch)"
+            "batch (on_policy_collected_frames_per_batch)"
         )
     if not on_policy and batch > config.off_policy_memory_size:
         raise ValueError(
@@ -75,21 +85,16 @@ def check_settings(config: ExperimentConfig, on_policy: bool, name: str = "exper
     _check_surroundings(config, name)
 
 
-def _check_range(label: str, key: str, value: Any) -> None:
-    (low, high), is_open = _CLOSED.get(key) or _OPEN.get(key, (None, None)), key in _OPEN
-    if value is None or low is None:
-        return
-    if not (low < value if is_open else low <= value) or not value <= high or abs(value) == inf:
-        top = f" and at most {high}" if high < inf else ""
-        least = f"above {low}" if is_open else f"at least {low}"
-        raise ValueError(f"{label}: {value} must be {least}{top}, and finite")
-
-
 def _check_surroundings(config: ExperimentConfig, name: str) -> None:
     for key in ("sampling_device", "train_device", "buffer_device"):
         device = getattr(config, key)
-        if (key, device) != ("buffer_device", "disk"):
-            _check_device(f"{name}.{key}", device)
+        try:
+            torch.empty(0, device="cpu" if (key, device) == ("buffer_device", "disk") else device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"{name}.{key}: {device!r} cannot be used ({str(error).splitlines()[0]:.120}); "
+                "use cpu"
+            ) from error
     for logger in config.loggers:
         if logger not in _LOGGERS:
             raise ValueError(f"{name}.loggers: {logger!r} is not one of {sorted(_LOGGERS)}")
@@ -103,14 +108,6 @@ def _check_surroundings(config: ExperimentConfig, name: str) -> None:
         check_writable(f"{name}.save_folder", Path(config.save_folder))
 
 
-def _check_device(label: str, device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{label}: {device!r} cannot be used ({reason:.120}); use cpu") from error
-
-
 def check_loggers(config: ExperimentConfig) -> None:
     """Check that the loggers are installed, and wandb logged in. Teachers log nothing.
 
@@ -118,9 +115,9 @@ def check_loggers(config: ExperimentConfig) -> None:
         ValueError: if one is not.
     """
     for logger in config.loggers:
-        if find_spec(_LOGGERS[logger]) is None:
+        if find_spec(logger) is None:
             raise ValueError(
-                f"experiment.loggers: {logger} is not installed; pip install {_LOGGERS[logger]}, "
+                f"experiment.loggers: {logger} is not installed; pip install {logger}, "
                 "or use experiment.loggers=[csv]"
             )
     mode = config.wandb_extra_kwargs.get("mode") or os.environ.get("WANDB_MODE") or "online"
@@ -134,3 +131,27 @@ def check_loggers(config: ExperimentConfig) -> None:
                 f"experiment.loggers: wandb cannot log in ({' '.join(str(error).split()):.200}); "
                 "run wandb login, set WANDB_MODE=offline, or use experiment.loggers=[csv]"
             ) from error
+
+
+@contextlib.contextmanager
+def setting_up(name: str) -> Iterator[None]:
+    """Tell in one line why an experiment cannot be set up.
+
+    Args:
+        name: what it is called in messages.
+
+    Raises:
+        ValueError: if anything fails. ``HYDRA_FULL_ERROR=1`` lets the original error through.
+    """
+    try:
+        yield
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split())
+        places = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+        key, remedy = name, "HYDRA_FULL_ERROR=1 shows where"
+        if "_setup_logger" in places:  # BenchMARL's
+            key, remedy = f"{name}.loggers", f"use {name}.loggers=[csv], or mend it"
+        kind = type(error).__name__
+        raise ValueError(f"{key}: cannot be set up ({kind}: {message:.300}); {remedy}") from error

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
 
 from benchmarl_mkt.environments.wins import won
+from benchmarl_mkt.training.base import RunCallback
 
 
 def episodes_won(rollouts: list[TensorDictBase], task: str) -> Tensor | None:
@@ -24,16 +22,12 @@ def episodes_won(rollouts: list[TensorDictBase], task: str) -> Tensor | None:
     return torch.stack([flags[end] for flags, end in zip(found, ends)])
 
 
-class WinRates(Callback):
+class WinRates(RunCallback):
     """Logs every task's rate of battles won at every evaluation, and writes it to the run's JSON.
 
     Works with any algorithm; MKT adds it by itself. Names: ``eval/TASK/win_rate`` in the logs,
     ``TASK_win_rate`` in the JSON (1 or 0 for every episode). Tasks that know no victory have none.
     """
-
-    def __getstate__(self) -> dict[str, Any]:
-        """BenchMARL pickles an experiment's callbacks, without the experiment."""
-        return {"experiment": None}
 
     def on_evaluation_end(self, rollouts: list[TensorDictBase]) -> None:
         experiment = self.experiment

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from benchmarl.experiment import Experiment
 
-from benchmarl_mkt.guards import TrainingError, environment_error
-from benchmarl_mkt.resume import signals
-from benchmarl_mkt.resume.callback import FOLDER, ResumeCallback
+from benchmarl_mkt.training.guards import TrainingError, environment_error
+from benchmarl_mkt.training.resume import signals
+from benchmarl_mkt.training.resume.callback import FOLDER, ResumeCallback
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 def run(experiment: Experiment) -> None:
     """Run ``experiment`` to its end, from the newest checkpoint in its folder if there is one.
 
-    Within :func:`~benchmarl_mkt.resume.signals.stop_signals` a signal is answered at the end of
-    the iteration, after saving.
+    Within :func:`~benchmarl_mkt.training.resume.signals.stop_signals` a signal is answered at the
+    end of the iteration, after saving.
 
     Raises:
         ValueError: if the checkpoint is of another experiment.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from benchmarl.experiment.callback import Callback
 
-from benchmarl_mkt.accounts import Accounts
-from benchmarl_mkt.guards import GuardCallback
-from benchmarl_mkt.resume import ResumeCallback
-from benchmarl_mkt.win_rates import WinRates
+from benchmarl_mkt.training.accounts import Accounts
+from benchmarl_mkt.training.guards import GuardCallback
+from benchmarl_mkt.training.resume import ResumeCallback
+from benchmarl_mkt.training.win_rates import WinRates
 
 
 def standard_callbacks() -> list[Callback]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 
+from benchmarl_mkt.training.base import RunCallback
 
-class Accounts(Callback):
+
+class Accounts(RunCallback):
     """Counts every task's own frames and episodes: not the steps in which its team has idled.
 
     Works with any algorithm on a :class:`~benchmarl_mkt.environments.MultiTaskEnv`; there are no
@@ -19,10 +20,6 @@ class Accounts(Callback):
     def __init__(self):
         super().__init__()
         self.tasks: dict[str, dict[str, int]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """BenchMARL pickles an experiment's callbacks, without the experiment."""
-        return {**self.__dict__, "experiment": None}
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         active = batch.get("active", None)

@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from benchmarl.experiment import Experiment
 
-from benchmarl_mkt.accounts import Accounts
-from benchmarl_mkt.best_policy import BestPolicy
-from benchmarl_mkt.evaluation import Episodes, play_on, random_policy, stage_of, teachers_policy
 from benchmarl_mkt.reporting.runs import FORMAT, WIN_RATE
-from benchmarl_mkt.reporting.statistics import mean_interval, normalised_score, rate_lead
-from benchmarl_mkt.resume.results import AtomicJsonWriter
+from benchmarl_mkt.statistics import mean_interval, normalised_score, rate_lead
+from benchmarl_mkt.teams.evaluation import Episodes, greedy_policy, play_on, random_policy, stage_of
+from benchmarl_mkt.teams.export import teams_of
+from benchmarl_mkt.training.accounts import Accounts
+from benchmarl_mkt.training.best_policy import BestPolicy
+from benchmarl_mkt.training.resume.results import AtomicJsonWriter
 
 _SEED = 20_000  # apart from the seeds of training and of the teachers' scoring
 _ABSOLUTE_SEED = 30_000
 
 
-def describe(experiment: Experiment, **labels: Any) -> dict[str, Any]:
+def begin_summary(experiment: Experiment, **labels: Any) -> dict[str, Any]:
     """Write the ``summary.json`` of a run that begins; return its content.
 
     Args:
@@ -74,7 +75,7 @@ def summarise(
 
     Args:
         experiment: the finished run.
-        summary: what :func:`describe` returned.
+        summary: what :func:`begin_summary` returned.
         best: the run's best policy.
 
     Returns:
@@ -82,16 +83,17 @@ def summarise(
     """
     algorithm, seed = experiment.algorithm, _SEED + experiment.seed
     tasks, teachers = list(algorithm.group_map), getattr(algorithm, "teachers", {})
-    policies = {"random": random_policy(tasks), "student": experiment.policy}
+    student = greedy_policy(teams_of(experiment))
+    policies = {"random": random_policy(tasks), "student": student}
     if teachers:
-        policies["teacher"] = teachers_policy(teachers)
+        policies["teacher"] = greedy_policy(teachers)
     with stage_of(experiment) as env:
         final = summary["final_episodes"], seed
         played = {who: play_on(env, policy, *final) for who, policy in policies.items()}
         if best is not None and best.best is not None:
             with best.in_use():
                 absolute = summary["absolute_episodes"], _ABSOLUTE_SEED + experiment.seed
-                played["best"] = play_on(env, experiment.policy, *absolute)
+                played["best"] = play_on(env, student, *absolute)
             summary["best_at_frames"] = best.best.frames
             _write_absolute_metrics(experiment, played["best"])
     summary["tasks"] = {task: _row(experiment, task, played) for task in tasks}

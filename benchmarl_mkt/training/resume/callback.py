@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 from benchmarl.experiment import Experiment
-from benchmarl.experiment.callback import Callback
 from benchmarl.utils import seed_everything
 from tensordict import TensorDictBase
 from torchrl.collectors import SyncDataCollector
 from torchrl.envs import EnvBase
 
-from benchmarl_mkt.guards import environment_error
-from benchmarl_mkt.resume import signals
-from benchmarl_mkt.resume.checkpoint import latest_checkpoint, write_checkpoint
-from benchmarl_mkt.resume.results import AtomicJsonWriter, rewind, sync_results
+from benchmarl_mkt.training.base import RunCallback
+from benchmarl_mkt.training.guards import environment_error
+from benchmarl_mkt.training.resume import signals
+from benchmarl_mkt.training.resume.checkpoint import latest_checkpoint, write_checkpoint
+from benchmarl_mkt.training.resume.results import AtomicJsonWriter, rewind, sync_results
 
 FOLDER, _ANY = "resume", "latest"  # of a run's checkpoints; in the place of a file's name
 SAVE_EVERY = "BENCHMARL_MKT_SAVE_EVERY"
@@ -42,12 +42,13 @@ _KEY = "resume"
 logger = logging.getLogger(__name__)
 
 
-class ResumeCallback(Callback):
+class ResumeCallback(RunCallback):
     """Makes an experiment resumable, exactly.
 
     Works with any algorithm. MKT adds it by itself; give it to BenchMARL's ``Experiment`` with
-    others. Under :func:`benchmarl_mkt.resume.run` it saves checkpoints; BenchMARL's own ones get
-    what they lack in any case: optimizers, the target networks' counters, the evaluations so far.
+    others. Under :func:`benchmarl_mkt.training.resume.run` it saves checkpoints; BenchMARL's own
+    ones get what they lack in any case: optimizers, the target networks' counters, the evaluations
+    so far.
 
     Args:
         every: seconds from one checkpoint to the next, else ``$BENCHMARL_MKT_SAVE_EVERY``; by
@@ -57,10 +58,6 @@ class ResumeCallback(Callback):
     def __init__(self, every: float | None = None):
         super().__init__()
         self.every = every
-
-    def __getstate__(self) -> dict[str, Any]:
-        """BenchMARL pickles an experiment's callbacks, without the experiment."""
-        return {"every": self.every, "experiment": None}
 
     @property
     def folder(self) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from benchmarl_mkt.environments.task_set import RUN_FIELDS
-from benchmarl_mkt.resume.checkpoint import write_atomically
+from benchmarl_mkt.files import write_atomically
 
 FORMAT = "benchmarl-mkt-run/1"
 RECORD = "run.json"
@@ -99,6 +99,12 @@ def read_run(folder: Path) -> RunRecord:
         raise ValueError(f"resume: {path} is damaged: {error}; use another folder") from error
 
 
+def restore_hydra(folder: Path) -> None:
+    """Write the files in ``.hydra`` as they were when the run in ``folder`` began."""
+    for name, text in read_run(folder).hydra.items():
+        (folder / ".hydra" / name).write_text(text)
+
+
 def _check_harmless(record: RunRecord) -> None:
     """Refuse a record that would write elsewhere."""
     texts = (record.name, *record.hydra, *record.hydra.values(), *record.overrides)
@@ -119,8 +125,7 @@ def _same(record: RunRecord, config: Mapping[str, Any], folder: Path) -> RunReco
     how = {f"task.{name}" for name in RUN_FIELDS}  # a set is run, which may change
     changed = [key for key in sorted({*then, *now} - how) if then.get(key) != now.get(key)]
     if changed:
-        for name, text in record.hydra.items():  # Hydra has written the new ones already
-            (folder / ".hydra" / name).write_text(text)
+        restore_hydra(folder)
         texts = [f"{key}: {then.get(key)!r} there, {now.get(key)!r} here" for key in changed[:3]]
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise ValueError(

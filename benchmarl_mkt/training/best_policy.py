@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from benchmarl_mkt.evaluation import play_in, random_policy
-from benchmarl_mkt.win_rates import episodes_won
+from benchmarl_mkt.teams.evaluation import greedy_policy, play_on, random_policy, stage_of
+from benchmarl_mkt.teams.export import teams_of
+from benchmarl_mkt.training.base import RunCallback
+from benchmarl_mkt.training.win_rates import episodes_won
 
 _EPISODES = 10  # of random play, at least; games may be slow
 _SEED = 2**31  # plus frames: far from the seeds of training and scoring
@@ -35,7 +36,7 @@ class Evaluation(NamedTuple):
     weights: dict[str, Tensor]
 
 
-class BestPolicy(Callback):
+class BestPolicy(RunCallback):
     """Keeps the policy's weights of a run's best evaluation.
 
     It has the highest mean over the tasks of the win rate, or of the return if the task knows no
@@ -67,8 +68,8 @@ class BestPolicy(Callback):
         if averaged is not None:
             experiment = self.experiment
             fresh = experiment.config.evaluation_episodes, _SEED + experiment.total_frames
-            with averaged():
-                played = play_in(experiment, experiment.policy, *fresh)
+            with averaged(), stage_of(experiment) as env:
+                played = play_on(env, greedy_policy(teams_of(experiment)), *fresh)
                 self._consider({g: r.mean() for g, r in played.returns.items()}, played.won)
 
     def _consider(self, mean_returns: dict[str, Tensor], won: dict[str, Tensor]) -> None:
@@ -98,7 +99,8 @@ class BestPolicy(Callback):
         teams = getattr(experiment.test_env, "teams", {})
         if len(teams) > 1 and not all(team.knows_wins for team in teams.values()):
             episodes = max(_EPISODES, experiment.config.evaluation_episodes)
-            played = play_in(experiment, random_policy(tasks), episodes, _SEED)
+            with stage_of(experiment) as env:
+                played = play_on(env, random_policy(tasks), episodes, _SEED)
             for index, task in enumerate(tasks):
                 returns = played.returns[task].double()
                 spread, rounding = float(returns.std()), 1e-6 * (1 + float(returns.abs().max()))
@@ -129,10 +131,6 @@ class BestPolicy(Callback):
             yield
         finally:
             policy.load_state_dict(final)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """BenchMARL pickles an experiment's callbacks, without the experiment."""
-        return {**self.__dict__, "experiment": None}
 
 
 def _mean_return(rollouts: list[TensorDictBase], group: str) -> Tensor:

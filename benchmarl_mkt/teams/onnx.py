@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from benchmarl_mkt.models.multitask import MultiTaskModel
 from benchmarl_mkt.objectives.td import greedy_actions
-from benchmarl_mkt.team_policy import TeamPolicy
+from benchmarl_mkt.teams.frozen import FrozenTeam
 
 _PACKAGES = ("onnx", "onnxscript")
 
 
-def export_policy(policy: TeamPolicy, path: str | Path) -> Path:
+def export_policy(policy: FrozenTeam, path: str | Path) -> Path:
     """Write a team's policy of one task as ONNX.
 
     Inputs, with a batch dimension B of any size: ``observation`` float32 [B, N, D] and

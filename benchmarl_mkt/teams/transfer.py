@@ -6,21 +6,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.evaluation import (
-    COPIES,
+from benchmarl_mkt.teams.evaluation import (
     Policy,
     Score,
+    copies_for,
+    greedy_policy,
     play_on,
     random_policy,
     stage,
-    teachers_policy,
 )
-from benchmarl_mkt.teachers.find import team_specs
-from benchmarl_mkt.teachers.load import Teacher
-from benchmarl_mkt.teachers.store import write_teacher
+from benchmarl_mkt.teams.export import team_specs
+from benchmarl_mkt.teams.folder import write_team
+from benchmarl_mkt.teams.frozen import FrozenTeam
 
 _SELECTION = 1_000_003  # how far the seed of choosing is from the seed of scoring
 
@@ -45,12 +43,12 @@ class Transfer(NamedTuple):
 
 
 def zero_shot(
-    team: Mapping[str, Teacher], task: str, episodes: int, seed: int, source: str | None = None
+    team: Mapping[str, FrozenTeam], task: str, episodes: int, seed: int, source: str | None = None
 ) -> Transfer:
     """Play a new task with the parts that the team has for the tasks it knows.
 
     Args:
-        team: as :func:`~benchmarl_mkt.teams.load_agents` gives it.
+        team: as :func:`~benchmarl_mkt.teams.load_team` gives it.
         task: the new task, such as ``smax/4s4z``.
         episodes: episodes for every score.
         seed: seed of the episodes.
@@ -64,25 +62,24 @@ def zero_shot(
     (name,) = (entry.name for entry in new.team_configs)
     fitting = _fitting(team, new, name, task, source)
 
-    copies = min(agents.metadata.get("copies", COPIES) for agents in team.values())
-    with stage(new, min(copies, episodes)) as env:
+    with stage(new, min(copies_for(team), episodes)) as env:
 
         def score(policy: Policy, seed: int) -> Score:
             return play_on(env, policy, episodes, seed).score(name)
 
         sources = {
-            known: score(teachers_policy({name: agents}), (seed + _SELECTION) % 2**32)
+            known: score(greedy_policy({name: agents}), (seed + _SELECTION) % 2**32)
             for known, agents in fitting.items()
         }
         best = max(sources, key=lambda known: sources[known].level)
-        chosen = score(teachers_policy({name: fitting[best]}), seed)
+        chosen = score(greedy_policy({name: fitting[best]}), seed)
         return Transfer(
             sources, best, chosen, score(random_policy([name]), seed), new.single(name).identity
         )
 
 
 def save_team(
-    team: Mapping[str, Teacher], found: Iterable[Transfer], episodes: int, folder: Path
+    team: Mapping[str, FrozenTeam], found: Iterable[Transfer], episodes: int, folder: Path
 ) -> None:
     """Write the best parts of a team as a team for the new tasks, which can teach in its turn.
 
@@ -101,12 +98,12 @@ def save_team(
             "task": transfer.task,
         }
         (entry,) = transfer.task["tasks"]
-        write_teacher(folder / entry["name"], source.model.state_dict(), metadata)
+        write_team(folder / entry["name"], source.model.state_dict(), metadata)
 
 
 def _fitting(
-    team: Mapping[str, Teacher], new: MultiTaskClass, name: str, task: str, source: str | None
-) -> dict[str, Teacher]:
+    team: Mapping[str, FrozenTeam], new: MultiTaskClass, name: str, task: str, source: str | None
+) -> dict[str, FrozenTeam]:
     """The team's parts for tasks of the new one's sizes."""
     if source is not None and source not in team:
         raise ValueError(f"source: {source!r} is not one of the team's tasks {sorted(team)}")
@@ -126,40 +123,6 @@ def _fitting(
             "embedding and head: benchmarl run algorithm=mkt algorithm.trunk=FOLDER"
         )
     return fitting
-
-
-def load_trunk(network: nn.Module, folder: str | Path) -> None:
-    """Give a network the weights of the trunk F of a trained team.
-
-    Args:
-        network: with ``trunk`` and the activation around it, ``activate``, as
-            :class:`~benchmarl_mkt.models.StudentNetwork` has.
-        folder: as for :func:`~benchmarl_mkt.teams.load_agents`.
-
-    Raises:
-        ValueError: if there is no team, or its trunk has other layers, sizes or activations.
-    """
-    from benchmarl_mkt.teams import load_agents  # which imports the algorithms, which import this
-
-    agents = next(iter(load_agents(folder).values()))
-    if _trunk_kind(agents.model) != _trunk_kind(network):
-        raise ValueError(
-            f"algorithm.trunk: the trunk in {folder} is not of this model's kind and sizes; use "
-            f"its run's model settings ({agents.metadata['model']})"
-        )
-    network.trunk.load_state_dict(agents.model.trunk.state_dict())
-
-
-def _trunk_kind(network: nn.Module) -> tuple[list[type], dict[str, tuple[int, ...]]]:
-    """Types of the modules between E_k and EA_k, and the shapes of their tensors."""
-    if not hasattr(network, "trunk"):
-        return [], {}
-    parts = (network.activate, network.trunk)
-    tensors = network.trunk.state_dict()
-    return (
-        [type(module) for part in parts for module in part.modules()],
-        {key: tuple(getattr(value, "shape", ())) for key, value in tensors.items()},
-    )
 
 
 def to_json(found: Mapping[str, Transfer]) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""Scoring policies: whole episodes on fresh environments."""
+"""Playing whole episodes on fresh environments, and scoring who has played."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from benchmarl.models.common import ModelConfig
-from benchmarl.utils import DEVICE_TYPING, _add_rnn_transforms
+from benchmarl.experiment import Experiment
+from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
@@ -18,13 +18,8 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.environments.wins import won
 from benchmarl_mkt.objectives.td import random_actions
-from benchmarl_mkt.reporting.statistics import Interval, mean_interval, rate_interval
-from benchmarl_mkt.team_policy import TeamPolicy
-
-if TYPE_CHECKING:
-    from benchmarl.experiment import Experiment
-
-    from benchmarl_mkt.teachers.load import Teacher
+from benchmarl_mkt.statistics import Interval, mean_interval, rate_interval
+from benchmarl_mkt.teams.frozen import FrozenTeam
 
 COPIES = 32  # episodes at a time, where nothing else says how many
 Policy = Callable[[TensorDictBase], TensorDictBase]
@@ -78,13 +73,14 @@ def play_on(env: EnvBase, policy: Policy, episodes: int, seed: int) -> Episodes:
         for part in range(1, -(-episodes // env.batch_size[0]))
     ]
     with torch.random.fork_rng(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        parts = [_play_round(env, policy, part) for part in seeds]
-    return Episodes(
-        *(
-            {task: torch.cat([part[task] for part in found])[:episodes].cpu() for task in found[0]}
-            for found in zip(*parts)
-        )
-    )
+        rounds = [_play_round(env, policy, part) for part in seeds]
+
+    def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {
+            task: torch.cat([part[task] for part in parts])[:episodes].cpu() for task in parts[0]
+        }
+
+    return Episodes(joined([r.returns for r in rounds]), joined([r.won for r in rounds]))
 
 
 def _play_round(env: EnvBase, policy: Policy, seed: int) -> Episodes:
@@ -93,13 +89,9 @@ def _play_round(env: EnvBase, policy: Policy, seed: int) -> Episodes:
         env.set_seed(seed)
     torch.manual_seed(seed)
     (copies,), device = env.batch_size, env.device
-    returns = {name: torch.zeros(copies, device=device) for name in env.teams}
-    wins = {
-        name: torch.zeros(copies, dtype=torch.bool, device=device)
-        for name, team in env.teams.items()
-        if team.knows_wins
-    }
     playing = torch.ones(copies, dtype=torch.bool, device=device)
+    returns = {name: torch.zeros(copies, device=device) for name in env.teams}
+    wins = {name: ~playing for name, team in env.teams.items() if team.knows_wins}
     data, begins = env.reset(), playing.unsqueeze(-1)
     while playing.any():
         after = env.step(policy(data.set("is_init", begins)))
@@ -108,33 +100,30 @@ def _play_round(env: EnvBase, policy: Policy, seed: int) -> Episodes:
         for name, flags in wins.items():
             flags |= won(after, name) & playing
         data, begins = step_mdp(after), torch.zeros_like(begins)
-        playing &= ~data.get("done").squeeze(-1)
+        playing = playing & ~data.get("done").squeeze(-1)
     return Episodes(returns, wins)
 
 
 @contextlib.contextmanager
-def stage(
-    task: MultiTaskClass,
-    copies: int,
-    device: DEVICE_TYPING = "cpu",
-    model_config: ModelConfig | None = None,
-) -> Iterator[EnvBase]:
+def stage(task: MultiTaskClass, copies: int, device: DEVICE_TYPING = "cpu") -> Iterator[EnvBase]:
     """Give an environment to play on, for several calls of :func:`play_on`.
 
     Args:
         task: the task set.
         copies: episodes at a time, of every task.
-        device: device of the policies.
-        model_config: the policies' model; a recurrent one needs its states in the environment.
+        device: device of the environment.
     """
     env = task.get_env_fun(copies, continuous_actions=False, seed=0, device=device)()
-    try:
-        if model_config is not None and model_config.is_rnn:
-            yield _add_rnn_transforms(lambda: env, env.group_map, model_config)()
-        else:
-            yield env
-    finally:
-        env.close()
+    with contextlib.closing(env):
+        yield env
+
+
+def play(
+    task: MultiTaskClass, policy: Policy, episodes: int, seed: int, copies: int = COPIES
+) -> Episodes:
+    """Play fresh episodes, at most ``copies`` at a time; see :func:`stage` and :func:`play_on`."""
+    with stage(task, min(copies, episodes)) as env:
+        return play_on(env, policy, episodes, seed)
 
 
 def copies_of(experiment: Experiment) -> int:
@@ -157,32 +146,9 @@ def stage_of(experiment: Experiment) -> Iterator[EnvBase]:
     if not experiment.test_env.is_closed:
         yield experiment.test_env
         return
-    where = experiment.config.train_device, experiment.model_config
-    with stage(experiment.task, copies_of(experiment), *where) as env:
+    device = experiment.config.train_device
+    with stage(experiment.task, copies_of(experiment), device) as env:
         yield env
-
-
-def play_in(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
-    """Play the experiment's task as :func:`play_on` does; the policy may be on another device."""
-    with stage_of(experiment) as env:
-        own = torch.device(experiment.config.train_device)
-        if own == env.device:
-            return play_on(env, policy, episodes, seed)
-        return play_on(env, lambda data: policy(data.to(own)).to(env.device), episodes, seed)
-
-
-def play(
-    task: MultiTaskClass,
-    policy: Policy,
-    episodes: int,
-    seed: int,
-    device: DEVICE_TYPING = "cpu",
-    model_config: ModelConfig | None = None,
-    copies: int = COPIES,
-) -> Episodes:
-    """Play fresh episodes, at most ``copies`` at a time; see :func:`stage` and :func:`play_on`."""
-    with stage(task, min(copies, episodes), device, model_config) as env:
-        return play_on(env, policy, episodes, seed)
 
 
 def random_policy(tasks: Iterable[str]) -> Policy:
@@ -196,16 +162,15 @@ def random_policy(tasks: Iterable[str]) -> Policy:
     return act
 
 
-def teachers_policy(teachers: Mapping[str, Teacher], watch: Watch | None = None) -> Policy:
-    """Return the policy in which every task's teacher acts, greedily.
+def greedy_policy(teams: Mapping[str, FrozenTeam], watch: Watch | None = None) -> Policy:
+    """Return the policy in which every task's team acts, greedily.
 
     Args:
-        teachers: task -> its teacher; a recurrent one remembers from one call to the next, until
+        teams: task -> its team; a recurrent one remembers from one call to the next, until
             ``is_init`` [B, 1], if there is one, says that an episode begins.
         watch: called with (task, values [B, N, A], tensordict) at every step.
     """
-    teams = {task: TeamPolicy(teacher) for task, teacher in teachers.items()}
-    states: dict[str, dict[str, Tensor]] = {task: {} for task in teachers}
+    states: dict[str, dict[str, Tensor]] = {task: {} for task in teams}
 
     def act(data: TensorDictBase) -> TensorDictBase:
         for task, team in teams.items():
@@ -220,3 +185,28 @@ def teachers_policy(teachers: Mapping[str, Teacher], watch: Watch | None = None)
         return data
 
     return act
+
+
+def team_task(team: Mapping[str, FrozenTeam]) -> MultiTaskClass:
+    """Return the task set that the team was trained on."""
+    configs = [agents.metadata["task"] for agents in team.values()]
+    entries = [entry for config in configs for entry in config["tasks"]]
+    return MultiTaskClass("team", {**configs[0], "tasks": entries})
+
+
+def copies_for(team: Mapping[str, FrozenTeam]) -> int:
+    """How many episodes a team plays at a time: the fewest that its parts were made with."""
+    return min(agents.metadata.get("copies", COPIES) for agents in team.values())
+
+
+def evaluate_team(
+    team: Mapping[str, FrozenTeam], episodes: int, seed: int
+) -> dict[str, dict[str, Score]]:
+    """Play fresh greedy episodes: task -> scores of the ``team`` and of ``random`` play.
+
+    Both play from the same initial states.
+    """
+    policies = {"team": greedy_policy(team), "random": random_policy(team)}
+    with stage(team_task(team), min(copies_for(team), episodes)) as env:
+        played = {who: play_on(env, policy, episodes, seed) for who, policy in policies.items()}
+    return {name: {who: played[who].score(name) for who in played} for name in team}

@@ -1,0 +1,338 @@
+"""Verbs that take Hydra's overrides: from a command line to the parts of an experiment."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmarl_mkt.cli.common import user_errors
+
+if TYPE_CHECKING:
+    from benchmarl.algorithms.common import AlgorithmConfig
+    from benchmarl.environments.common import TaskClass
+    from benchmarl.experiment import ExperimentConfig
+    from benchmarl.models.common import ModelConfig
+    from omegaconf import DictConfig
+
+KEYS = ("seed", "experiment", "algorithm", "task", "model", "critic_model")
+_EXAMPLES = {"task": "multitask/mpe", "algorithm": "mkt"}
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+class Job(NamedTuple):
+    """One job of a command: what BenchMARL's ``Experiment`` takes, and what the run is called.
+
+    Attributes:
+        task, algorithm_config, model_config, critic_model_config, seed, config: the experiment's.
+        record: the configuration as plain values, with the ``choices`` of its groups.
+        overrides: the command's that made it; a label.
+        folder: its own.
+        again: the command that goes on with it, once stopped.
+    """
+
+    task: TaskClass
+    algorithm_config: AlgorithmConfig
+    model_config: ModelConfig
+    critic_model_config: ModelConfig
+    seed: int
+    config: ExperimentConfig
+    record: dict[str, Any]
+    overrides: list[str]
+    folder: Path
+    again: str
+
+
+def with_hydra(command: str, arguments: list[str], work: Callable[[Job], None]) -> None:
+    """Compose BenchMARL's configuration by Hydra's own main, and call ``work(job)``.
+
+    Args:
+        command: the verb.
+        arguments: Hydra's overrides and flags, in any order.
+        work: what is done, once for every job of a sweep.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from benchmarl_mkt.files import check_writable
+    from benchmarl_mkt.presets import benchmarl_conf
+    from benchmarl_mkt.quiet import quiet
+
+    quiet()
+    given, shown = command_given(), os.environ.get(FULL_ERROR)
+    arguments = _in_hydras_order(arguments)
+
+    @functools.wraps(work)  # Hydra names the job after its module
+    def of_hydra(cfg: DictConfig) -> None:
+        import benchmarl_mkt
+
+        benchmarl_mkt.register()  # a sweep's launcher may run this in a new process
+        with _nothing_left(Path(HydraConfig.get().runtime.output_dir)):
+            with user_errors():
+                job = _job_of_hydra(cfg, given)
+            work(job)
+
+    with user_errors():
+        for key in ("hydra.run.dir", "hydra.sweep.dir"):
+            folders = [a.partition("=")[2] for a in arguments if a.startswith(f"{key}=")]
+            for folder in folders:
+                check_writable(key, Path(folder.strip("'\"")))
+        sys.argv = [f"benchmarl {command}", *arguments]
+        os.environ[FULL_ERROR] = "1"  # Hydra hands errors on, instead of telling them in its way
+        try:
+            hydra.main(version_base=None, config_path=str(benchmarl_conf()), config_name="config")(
+                of_hydra
+            )()
+        except (HydraException, OmegaConfBaseException) as error:
+            if shown == "1":
+                raise
+            raise ValueError(explain(error, arguments)) from error
+        finally:
+            os.environ.pop(FULL_ERROR)
+            os.environ.update({} if shown is None else {FULL_ERROR: shown})
+
+
+def _in_hydras_order(arguments: list[str]) -> list[str]:
+    """Put overrides before Hydra's flags, which it expects; add the model that MKT-MARL needs.
+
+    Raises:
+        ValueError: for the flag that runs code from a file.
+    """
+    if any(argument.startswith("--experimental-r") for argument in arguments):
+        raise ValueError("--experimental-rerun: a pickle may run code; use benchmarl resume FOLDER")
+    takes_value = ("-c", "--cfg", "-p", "--package", "-cp", "-cn", "-cd", "--config-path")
+    takes_value += ("--config-name", "--config-dir", "--info", "-i")
+    flags, overrides = [], []
+    for argument, before in zip(arguments, ["", *arguments]):
+        is_flag = argument.startswith("-") or (before in takes_value and "=" not in argument)
+        (flags if is_flag else overrides).append(argument)
+    chosen = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    if chosen.get("algorithm", "").startswith("mkt"):
+        groups = ("model", "model@critic_model")
+        overrides = [f"{g}=multitask" for g in groups if g not in chosen] + overrides
+    return [*overrides, *flags]
+
+
+def command_given() -> str | None:
+    """The command line of a script of the user's own that calls us; None if there is none.
+
+    What it registers is unknown elsewhere: its runs go on in it alone.
+    """
+    program = Path(sys.argv[0])
+    own = Path(__file__).with_name("__main__.py")
+    if program.stem in ("benchmarl", "benchmarl-mkt") or program == own:
+        return None
+    return shlex.join(sys.orig_argv)
+
+
+@contextlib.contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Remove what has been written into a job's folder if it fails before it has begun."""
+    from benchmarl_mkt.training.resume.record import RECORD, restore_hydra
+
+    known, ours = (folder / RECORD).exists(), {".hydra", RECORD, f".{RECORD}.lock"}
+    try:
+        yield
+    except BaseException:
+        if known:
+            restore_hydra(folder)
+        elif all(path.name in ours or path.suffix == ".log" for path in folder.iterdir()):
+            shutil.rmtree(folder)
+            for parent in folder.parents:
+                if parent == Path.cwd() or any(parent.iterdir()):
+                    break
+                parent.rmdir()
+        raise
+
+
+def _job_of_hydra(cfg: DictConfig, given: str | None) -> Job:
+    """Read from Hydra what its job is.
+
+    Args:
+        cfg: the job's configuration.
+        given: see :func:`command_given`.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    config = HydraConfig.get()
+    folder = Path(config.runtime.output_dir)
+    again = f"benchmarl resume {folder}"
+    if given is not None:
+        key, where = "hydra.run.dir", folder
+        if config.mode == RunMode.MULTIRUN:
+            key, where = "hydra.sweep.dir", Path(config.runtime.cwd, config.sweep.dir)
+        named = any(override.startswith(f"{key}=") for override in config.overrides.hydra)
+        quote = "" if re.fullmatch(r"[\w/.-]+", str(where)) else "'"
+        again = given if named else f"{given} {shlex.quote(f'{key}={quote}{where}{quote}')}"
+    choices = {k: v for k, v in config.runtime.choices.items() if not k.startswith("hydra/")}
+    try:
+        check_keys(cfg)
+        plain = {"choices": choices, **OmegaConf.to_container(cfg, resolve=True)}
+    except OmegaConfBaseException as error:
+        raise ValueError(explain(error, [])) from error
+    return make_job(cfg, plain, list(config.overrides.task), folder, again)
+
+
+def make_job(
+    cfg: DictConfig, record: dict[str, Any], overrides: list[str], folder: Path, again: str
+) -> Job:
+    """Build BenchMARL's objects from a configuration, and check what they cannot know.
+
+    Raises:
+        ValueError: if a value is wrong (one line that names key and remedy).
+    """
+    from benchmarl.environments import task_config_registry
+    from benchmarl.hydra_config import (
+        load_algorithm_config_from_hydra,
+        load_experiment_config_from_hydra,
+        load_model_config_from_hydra,
+        load_task_config_from_hydra,
+    )
+    from benchmarl.models import model_config_registry
+    from omegaconf.errors import OmegaConfBaseException
+
+    from benchmarl_mkt.cli.settings import check_settings
+
+    name = record["choices"]["task"]
+    if name not in task_config_registry:
+        raise ValueError(f"task: {name!r} is not registered; choose ENVIRONMENT/TASK")
+    for key in ("model", "critic_model"):
+        layers = cfg[key].get("layers") or {"": cfg[key]}
+        for model in (str(layer.get("name")) for layer in layers.values()):
+            if model not in model_config_registry:
+                known = sorted(model_config_registry)
+                raise ValueError(f"{key}.name: {model!r} is not one of {known}")
+
+    def built(key: str, load: Callable[..., Any], *more: str) -> Any:
+        try:
+            return load(cfg[key], *more)
+        except (OmegaConfBaseException, TypeError, AttributeError, LookupError) as error:
+            reason = str(error).splitlines()[0].split("__init__() ")[-1]
+            raise ValueError(f"{key}: {reason}") from error
+
+    job = Job(
+        built("task", load_task_config_from_hydra, name),
+        built("algorithm", load_algorithm_config_from_hydra),
+        built("model", load_model_config_from_hydra),
+        built("critic_model", load_model_config_from_hydra),
+        cfg.seed,
+        built("experiment", load_experiment_config_from_hydra),
+        record,
+        overrides,
+        folder,
+        again,
+    )
+    check_settings(job.config, job.algorithm_config.on_policy())
+    return job
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Look for what Hydra lets pass: keys added with ``+`` that nobody reads, missing values.
+
+    Raises:
+        ValueError: if a key is unknown, or the seed is none.
+        OmegaConfBaseException: if an interpolation cannot be resolved.
+    """
+    for key in cfg:
+        if key not in KEYS:
+            raise ValueError(f"{key}: unknown key; {_hint(str(key), KEYS)}")
+        _visit(str(key), cfg[key])
+    if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed: {cfg.seed!r} must be an integer from 0 to 2**32 - 1")
+
+
+def _visit(key: str, node: Any) -> None:
+    """Resolve every value below ``node``; refuse keys that its schema lacks."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+
+    if not isinstance(node, DictConfig | ListConfig):
+        return
+    fields = getattr(OmegaConf.get_type(node), "__dataclass_fields__", None)
+    for name in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        if fields is not None and name not in fields:
+            raise ValueError(f"{key}.{name}: unknown key; {_hint(str(name), fields)}")
+        _visit(f"{key}.{name}", node[name])
+
+
+def explain(error: Exception, overrides: list[str]) -> str:
+    """Say in one line which key of a composition is wrong, why, and what to do."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
+
+    text = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key, reason = getattr(cause, "full_key", None), str(cause).splitlines()[0].strip()
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: Hydra cannot read it; write key=value, in quotes if it has "
+            "brackets or spaces: 'task.tasks=[vmas/balance]'"
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.partition("/")
+        choices = [choice for choice in _choices(group) if not choice.endswith("_config")]
+        return f"{group}: there is no {name!r}; {_hint(name, choices)}"
+    if missing := re.match(r"You must specify '([^']+)'", text[0]):
+        group = missing[1]
+        return f"{group}: missing; name one, such as {group}={_EXAMPLES.get(group, '...')}"
+    if text[0].startswith("Could not override"):
+        key = key or text[0].split("'")[1]
+        return f"{key}: unknown key; {_hint(key.rpartition('.')[2], _siblings(key, overrides))}"
+    if "does not support deletion" in reason:
+        return f"{key}: cannot be removed; set it to another value"
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{key}: has no value; set it, or choose another {str(key).split('.')[0]}"
+    if isinstance(cause, ValidationError):
+        return f"{key}: {reason.rstrip('.')}; give it such a value"
+    return f"{key}: {reason}" if key else " ".join(text)
+
+
+def _siblings(key: str, overrides: list[str]) -> list[str]:
+    """The keys beside ``key`` when the configuration groups alone are chosen."""
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from benchmarl_mkt.presets import compose_config
+
+    names = {override: override.split("=")[0] for override in overrides if override[0] != "-"}
+    try:
+        cfg = compose_config([o for o, name in names.items() if "." not in name and name != key])
+    except (HydraException, OmegaConfBaseException):
+        return []
+    parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
+    return [str(name) for name in parent or ()]
+
+
+def _choices(group: str) -> list[str]:
+    """The YAML files of a configuration group."""
+    from benchmarl_mkt.files import conf_path
+    from benchmarl_mkt.presets import benchmarl_conf
+
+    folders = [folder / group for folder in (benchmarl_conf(), conf_path())]
+    return [
+        path.relative_to(folder).with_suffix("").as_posix()
+        for folder in folders
+        for path in folder.rglob("*.yaml")
+    ]
+
+
+def _hint(wrong: str, known: Iterable[str]) -> str:
+    known = sorted(set(known))
+    close = difflib.get_close_matches(wrong, known, 3)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    more = ", ..." if len(known) > 15 else ""
+    return f"there are {', '.join(known[:15])}{more}" if known else "put a + before it to add it"

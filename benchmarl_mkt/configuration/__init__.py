@@ -1,1 +1,0 @@
-"""Whether a command line makes sense: found out before anything is trained or written."""

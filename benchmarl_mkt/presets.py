@@ -1,0 +1,83 @@
+"""BenchMARL's configuration and this package's, composed by Hydra without a command line."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarl.experiment import ExperimentConfig
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+
+def benchmarl_conf() -> Path:
+    """Return BenchMARL's folder of YAML files, without importing it."""
+    return Path(find_spec("benchmarl").submodule_search_locations[0]) / "conf"
+
+
+def compose_config(overrides: list[str]) -> DictConfig:
+    """Compose BenchMARL's configuration; within an application, on that one's search path.
+
+    Raises:
+        HydraException, OmegaConfBaseException: if the composition fails.
+    """
+    with contextlib.ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():
+            stack.enter_context(initialize_config_dir(str(benchmarl_conf()), version_base=None))
+        return compose("config", overrides)
+
+
+def compose_preset(group: str, name: str, key: str) -> DictConfig:
+    """Compose one file of a configuration group.
+
+    Args:
+        group: ``experiment`` or ``model``.
+        name: a choice of the group, or a path to a YAML file whose ``defaults`` may be choices or
+            files beside it.
+        key: what asks for it, for messages.
+
+    Raises:
+        ValueError: if there is no such file, or it cannot be composed.
+    """
+    path = Path(name).expanduser()
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = ["algorithm=mkt", "task=multitask/mpe"]
+        if path.is_file():
+            (Path(folder) / group).symlink_to(path.parent.resolve())
+            overrides.append(f"hydra.searchpath=[file://{folder}]")
+            name = path.stem
+        try:
+            return compose_config([*overrides, f"{group}={name}"])[group]
+        except MissingConfigException as error:
+            missing = (error.missing_cfg_file or name).removeprefix(f"{group}/")
+            known = sorted(error.options or ())
+            raise ValueError(
+                f"{key}: there is no {group} {missing!r}; use one of {known} or a YAML file"
+            ) from error
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as e:
+            reason = " ".join(str(e).split()) or type(e).__name__
+            raise ValueError(f"{key}: cannot read {path} ({reason:.200})") from e
+
+
+def experiment_preset(name: str, key: str = "experiment") -> ExperimentConfig:
+    """Read an experiment preset with all it builds on, as BenchMARL's configuration object.
+
+    Args:
+        name: a choice of Hydra's group ``experiment``, such as ``mkt_quick``, or a YAML file.
+        key: what asks for it, for messages.
+
+    Raises:
+        ValueError: as :func:`compose_preset`, or if a key or type is wrong.
+    """
+    values: Any = compose_preset("experiment", name, key)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(ExperimentConfig.get_from_yaml(), values))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{key}: {name}: {str(error).splitlines()[0]}") from error
