@@ -34,9 +34,10 @@ from benchmarl_mkt.environments import MultiTaskClass, MultiTaskTask, SmaxEnv
 from benchmarl_mkt.environments.mpe import MpeEnv
 from benchmarl_mkt.models import MultiTaskModelConfig
 from benchmarl_mkt.models.serialisation import model_to_dict
+from benchmarl_mkt.presets import experiment_preset
 from benchmarl_mkt.quiet import quiet
-from benchmarl_mkt.teachers.find import experiment_preset, team_specs
-from benchmarl_mkt.teachers.store import write_teacher
+from benchmarl_mkt.teams.export import team_specs
+from benchmarl_mkt.teams.folder import write_team
 from benchmarl_mkt.teams.frozen import build_model
 
 STUDENT = "student"
@@ -93,7 +94,7 @@ def untrained_teachers(task: MultiTaskClass, folder: Path) -> dict[str, str]:
         metadata = {"kind": "values", "specs": vars(specs), "model": model}
         metadata |= {"share_params": True, "temperature": 0.02, "task": task.single(name).config}
         metadata |= {"frames": 0, "score": NO_SCORE, "random": NO_SCORE}
-        paths[name] = str(write_teacher(folder / name, weights, metadata))
+        paths[name] = str(write_team(folder / name, weights, metadata))
     env.close()
     return paths
 

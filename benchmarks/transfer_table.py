@@ -2,7 +2,7 @@
 
     python benchmarks/transfer_table.py run_0.json run_1.json run_2.json
 
-The files are what ``benchmarl transfer ... out=FILE.json`` wrote. Cells: win rate, mean over the
+The files are what ``benchmarl transfer ... --out FILE.json`` wrote. Cells: win rate, mean over the
 runs with Student's 95 % interval.
 """
 

@@ -86,13 +86,8 @@ class TeacherSet:
         """A student's configuration that finds them."""
         from benchmarl_mkt.algorithms import MktConfig
 
-        return MktConfig(
-            **{
-                "teacher_store": str(self.store),
-                "teacher_experiment": str(self.experiment),
-                **changes,
-            }
-        )
+        teacher = {"store": str(self.store), "experiment": str(self.experiment)}
+        return MktConfig(**{"teacher": teacher, **changes})
 
 
 @pytest.fixture(scope="session")
@@ -105,12 +100,12 @@ def teachers(registered, tmp_path_factory) -> TeacherSet:
     task = task_set(PUSH, SPEAKER)
     found = TeacherSet(folder / "store", experiment, task, {})
     for team in task.team_configs:
-        found.paths[team.name] = train_teacher(found.config(), task, team.name)
+        found.paths[team.name] = train_teacher(found.config().teacher_settings, task, team.name)
     return found
 
 
 def write_tiny_experiment(folder: Path, **changes) -> Path:
-    """Write ``TINY`` as a preset; ``algorithm.teacher_experiment`` takes such a path."""
+    """Write ``TINY`` as a preset; ``algorithm.teacher.experiment`` takes such a path."""
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump({**TINY, **changes}))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import torch
 from benchmarl.experiment import Experiment, ExperimentConfig
+from benchmarl.utils import _add_rnn_transforms
 from tensordict import TensorDict
 from torchrl.data import Categorical, Composite, Unbounded
 
 from benchmarl_mkt.environments import MultiTaskTask
 from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.teams.evaluation import Episodes, play_on
 from benchmarl_mkt.training.accounts import Accounts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -173,3 +176,13 @@ def team_state(env, data, task: str):
     if length is None:
         return data["state", task]
     return data[task, "observation"][..., :length].flatten(-2)
+
+
+def play_as_torchrl(experiment: Experiment, episodes: int, seed: int) -> Episodes:
+    """Play with the experiment's own policy, whose hidden states TorchRL's transforms carry."""
+    task, model = experiment.task, experiment.model_config
+    env = task.get_env_fun(episodes, continuous_actions=False, seed=0, device="cpu")()
+    if model.is_rnn:
+        env = _add_rnn_transforms(lambda: env, env.group_map, model)()
+    with contextlib.closing(env):
+        return play_on(env, experiment.policy, episodes, seed)

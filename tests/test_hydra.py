@@ -118,7 +118,7 @@ def test_a_hydra_run_is_reloaded(teachers, tmp_path):
         "-m", "benchmarl.run", "algorithm=mkt", "task=multitask/custom", "model=multitask",
         "model@critic_model=multitask",
         "task.tasks=[mpe/simple_push,mpe/simple_speaker_listener]",
-        f"algorithm.teacher_experiment={teachers.experiment}", *hydra_overrides(tmp_path),
+        f"algorithm.teacher.experiment={teachers.experiment}", *hydra_overrides(tmp_path),
         "experiment.checkpoint_at_end=true",
         cwd=tmp_path, store=teachers.store,
     )  # fmt: skip

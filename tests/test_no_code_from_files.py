@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 
 import benchmarl_mkt
 from benchmarl_mkt.environments import FrozenPolicy
+from benchmarl_mkt.presets import experiment_preset
 from benchmarl_mkt.reporting.labels import read_labels
 from benchmarl_mkt.reporting.runs import read_curves, read_run
 from benchmarl_mkt.teachers import load_teacher
-from benchmarl_mkt.teachers.find import experiment_preset
 from benchmarl_mkt.teachers.store import METADATA, WEIGHTS, checksum
 from benchmarl_mkt.teams import load_team
 from benchmarl_mkt.training.resume import record

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarl_mkt.collectors import MultiTaskCollector
 from benchmarl_mkt.objectives import policy_entropy
+from benchmarl_mkt.teachers.find import missing_error
 
 if TYPE_CHECKING:
     from benchmarl_mkt.algorithms.mkt import Mkt
@@ -42,7 +43,18 @@ class StudentCallback(Callback):
         return self.experiment.losses[STUDENT]
 
     def on_setup(self) -> None:
+        """Replace in the experiment what the loop would do otherwise.
+
+        Raises:
+            MissingTeachers: if teachers are missing. By now all else stands, so that whatever is
+                wrong with the student has been told before its teachers are trained.
+        """
         experiment, algorithm = self.experiment, self.algorithm
+        if algorithm.missing:
+            experiment.collector.shutdown()
+            experiment.test_env.close()
+            settings = algorithm.config.teacher_settings
+            raise missing_error(settings, experiment.task, algorithm.missing)
         one_task = algorithm.tasks[0]
         loss, updater = algorithm.get_loss_and_updater(one_task)
         experiment.group_map = {

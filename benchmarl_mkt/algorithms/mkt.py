@@ -38,7 +38,7 @@ from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
 from benchmarl_mkt.presets import compose_preset, experiment_preset
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.replay.multitask import UPDATES
-from benchmarl_mkt.teachers.find import find_teachers, missing_error
+from benchmarl_mkt.teachers.find import find_teachers
 from benchmarl_mkt.teachers.settings import TeacherSettings, builtin_algorithm
 from benchmarl_mkt.teams.frozen import FrozenTeam
 from benchmarl_mkt.teams.load import load_trunk
@@ -74,9 +74,11 @@ class Mkt(Algorithm):
         check_processes(self.experiment_config, experiment.task, experiment.test_env)
         self.schedule = AnnealingSchedule(**self.config.annealing)
         self.teachers: dict[str, FrozenTeam] = {}
+        self.missing: list[str] = []  # the tasks without a teacher
         if self.config.uses_teacher:
             settings = self.config.teacher_settings
             self.teachers = find_teachers(settings, experiment.task, experiment.test_env)
+            self.missing = [task for task in self.tasks if task not in self.teachers]
         teams = experiment.test_env.teams
         self.state_sizes = {task: teams[task].state_size for task in self.tasks}
         lengths = {task: teams[task].state_length for task in self.tasks}
@@ -169,22 +171,13 @@ class Mkt(Algorithm):
         """The bytes that a segment of every task takes, by making one without memory."""
         env = self.experiment.test_env
         batch = env.fake_tensordict()[:1].to("meta").unsqueeze(1).repeat(1, length)
-        for task in self.tasks if self.config.uses_teacher else ():
+        for task in [*self.teachers, *self.missing]:
             values = env.teams[task].n_agents, env.teams[task].n_actions
             batch[task, "teacher_values"] = torch.empty(1, length, *values, device="meta")
         return self.process_batch(self.tasks[0], batch).bytes()
 
     def get_policy_for_collection(self) -> TensorDictSequential:
-        """Return one epsilon-greedy policy that acts for all tasks.
-
-        Raises:
-            MissingTeachers: if the store lacks teachers. BenchMARL asks for the policy when losses
-                and buffers stand: what else is wrong has been told before teachers are trained.
-        """
-        missing = [task for task in self.tasks if task not in self.teachers]
-        if missing and self.config.uses_teacher:
-            self.experiment.test_env.close()
-            raise missing_error(self.config.teacher_settings, self.experiment.task, missing)
+        """Return one epsilon-greedy policy that acts for all tasks."""
         config = self.experiment_config
         agents = {task: self.get_policy_for_loss(task) for task in self.tasks}
         self.policy = EpsilonGreedyPolicy(

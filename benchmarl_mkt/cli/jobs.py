@@ -147,11 +147,13 @@ def _nothing_left(folder: Path) -> Iterator[None]:
         if known:
             restore_hydra(folder)
         elif all(path.name in ours or path.suffix == ".log" for path in folder.iterdir()):
-            shutil.rmtree(folder)
-            for parent in folder.parents:
-                if parent == Path.cwd() or any(parent.iterdir()):
-                    break
-                parent.rmdir()
+            shutil.rmtree(folder / ".hydra", ignore_errors=True)
+            for path in folder.iterdir():
+                path.unlink()
+            below = [path for path in (folder, *folder.parents) if Path.cwd() in path.parents]
+            for path in below:
+                with contextlib.suppress(OSError):  # it is not empty
+                    path.rmdir()
         raise
 
 
@@ -282,7 +284,8 @@ def explain(error: Exception, overrides: list[str]) -> str:
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
-        choices = [choice for choice in _choices(group) if not choice.endswith("_config")]
+        choices = [*_choices(group), *(error.options or ())]
+        choices = [choice for choice in choices if not choice.endswith("_config")]
         return f"{group}: there is no {name!r}; {_hint(name, choices)}"
     if missing := re.match(r"You must specify '([^']+)'", text[0]):
         group = missing[1]

@@ -12,7 +12,7 @@ from torchrl.envs.utils import step_mdp
 from benchmarl_mkt.rendering.scenes import picture
 from benchmarl_mkt.teams import team_task
 from benchmarl_mkt.teams.evaluation import greedy_policy
-from benchmarl_mkt.teams.frozen import Teacher
+from benchmarl_mkt.teams.frozen import FrozenTeam
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Episode:
 
 @torch.no_grad()
 def record(
-    team: Mapping[str, Teacher], seed: int = 0, steps: int | None = None
+    team: Mapping[str, FrozenTeam], seed: int = 0, steps: int | None = None
 ) -> dict[str, Episode]:
     """Play one greedy episode of every task: task -> its episode.
 

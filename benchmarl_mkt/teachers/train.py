@@ -53,6 +53,7 @@ def train_teacher(
         name: the task (group) to train for.
         progress: see :class:`ShowProgress`.
     """
+    settings = getattr(settings, "teacher_settings", settings)  # it was the student's configuration
     store, recipe = TeacherStore(settings.store), settings.recipe(task, name)
     folder = store.root / f".{recipe.key}.training"  # what is unfinished goes on from there
     with store.lock(recipe):

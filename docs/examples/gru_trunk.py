@@ -1,7 +1,7 @@
 """MKT with a recurrent trunk F: a GRU of BenchMARL's between the tasks' own layers.
 
 The same from the command line: ``benchmarl run algorithm=mkt task=multitask/mpe
-model=multitask_gru``; with ``algorithm.teacher_model=multitask_gru`` the teachers remember, too.
+model=multitask_gru``; with ``algorithm.teacher.model=multitask_gru`` the teachers remember, too.
 """
 
 from dataclasses import replace
@@ -13,8 +13,8 @@ import benchmarl_mkt
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MultiTaskTask
 from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.presets import experiment_preset
 from benchmarl_mkt.teachers import train_teacher
-from benchmarl_mkt.teachers.find import experiment_preset
 
 
 def main(folder: Path, preset: str = "mkt_quick", hidden_size: int = 64, **changes) -> Experiment:
@@ -29,9 +29,9 @@ def main(folder: Path, preset: str = "mkt_quick", hidden_size: int = 64, **chang
     benchmarl_mkt.register()
     folder.mkdir(parents=True, exist_ok=True)
     task = MultiTaskTask.MPE.get_from_yaml()
-    algorithm = MktConfig(teacher_experiment=preset)
+    algorithm = MktConfig(teacher={"experiment": preset})
     for team in task.team_configs:
-        train_teacher(algorithm, task, team.name)
+        train_teacher(algorithm.teacher_settings, task, team.name)
     trunk = {"name": "gru", "hidden_size": hidden_size, "n_layers": 1, "mlp_num_cells": []}
     student = Experiment(
         task=task,

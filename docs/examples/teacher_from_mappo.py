@@ -14,8 +14,8 @@ import benchmarl_mkt
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.presets import experiment_preset
 from benchmarl_mkt.teachers import export_teacher, load_teacher
-from benchmarl_mkt.teachers.find import experiment_preset
 
 
 def main(folder: Path, **changes) -> Experiment:

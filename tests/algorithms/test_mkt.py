@@ -17,6 +17,7 @@ from benchmarl_mkt.algorithms.callback import StudentCallback
 from benchmarl_mkt.environments import MpeTask, MultiTaskClass
 from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.objectives import AnnealingSchedule, policy_entropy
+from benchmarl_mkt.presets import experiment_preset
 from tests.helpers import PUSH, accounts_of, make_experiment, small_model, task_set, tiny_config
 from tests.toys import ToyEnv, toy, toy_reward
 
@@ -73,31 +74,39 @@ def test_values_above_any_possible_return_are_warned_of_once(
 def test_configuration_equals_its_yaml_and_its_defaults():
     assert MktConfig.get_from_yaml() == MktConfig()
     content = yaml.safe_load((conf_path() / "algorithm" / "mkt.yaml").read_text())
-    nothing = {"teachers": {}, "teacher_algorithm": {}}  # null
-    assert {**content["algorithm"], **nothing} == asdict(MktConfig())
+    written, default = content["algorithm"], asdict(MktConfig())
+    for old in ("experiment", "model", "algorithm", "seed", "store"):
+        assert default.pop(f"teacher_{old}") is None
+    presets = {"experiment": "mkt_quick", "model": "multitask"}  # from the defaults list
+    assert {**written, "teachers": {}, "teacher": {**written["teacher"], **presets}} == default
 
 
 def test_the_papers_configuration_differs_where_we_chose_otherwise():
     paper = MktConfig.get_from_yaml(str(conf_path() / "algorithm" / "mkt_paper.yaml"))
     changed = {k for k, v in asdict(paper).items() if v != asdict(MktConfig())[k]}
-    assert changed == {
-        *("temperature", "lmbda"),
-        *("teacher_experiment", "teacher_algorithm"),
-    }
-    assert paper.lmbda == paper.teacher_config().lmbda == 0
+    assert changed == {"temperature", "lmbda", "teacher"}
+    settings = paper.teacher_settings
+    assert paper.lmbda == settings.algorithm.lmbda == 0
+    assert settings.experiment.lr == experiment_preset("mkt_paper").lr
     assert paper.temperature == 1.0
     assert AnnealingSchedule(**paper.annealing) == AnnealingSchedule()
 
 
 def test_teachers_are_trained_by_td_alone():
-    config = MktConfig(mixer="vdn", temperature=2.0).teacher_config()
+    config = MktConfig(mixer="vdn", temperature=2.0).teacher_settings.algorithm
     assert not config.uses_teacher
     assert config == MktConfig(annealing=ALONE)
     independent = {"mixer": "none", "hysteresis": 0.4}
-    own = MktConfig(mixer="vdn", teacher_algorithm=independent).teacher_config()
+    own = MktConfig(mixer="vdn", teacher={"algorithm": independent}).teacher_settings.algorithm
     assert own == MktConfig(annealing=ALONE, **independent)
-    mappo = MktConfig(teacher_algorithm={"name": "mappo", "lmbda": 0.5}).teacher_config()
+    mappo = MktConfig(
+        teacher={"algorithm": {"name": "mappo", "lmbda": 0.5}}
+    ).teacher_settings.algorithm
     assert mappo == replace(MappoConfig.get_from_yaml(), lmbda=0.5)
+
+
+def taught(algorithm) -> dict:
+    return {"teacher": {"algorithm": algorithm}}
 
 
 @pytest.mark.parametrize(
@@ -105,12 +114,24 @@ def test_teachers_are_trained_by_td_alone():
     [
         ({"mixer": "sum"}, r"^algorithm\.mixer: 'sum'"),
         ({"hysteresis": 1.5}, r"^algorithm\.hysteresis: 1\.5 must lie in \(0, 1\]"),
-        ({"teacher_algorithm": {"update": "joint"}}, r"^algorithm\.teacher_algorithm: .*'update'"),
-        ({"teacher_algorithm": {"mixer": "sum"}}, r"^algorithm\.mixer: 'sum'"),
-        ({"teacher_algorithm": "mappo"}, r"^algorithm\.teacher_algorithm: 'mappo' must be null or"),
-        ({"teacher_algorithm": {"name": "coma"}}, r"teacher_algorithm\.name: 'coma' must be mkt"),
-        ({"teacher_algorithm": {"name": "maddpg"}}, r"'maddpg' must be mkt or one of \['i"),
-        ({"teacher_algorithm": {"name": "vdn", "mixer": "vdn"}}, r"'mixer'\]; vdn has \['delay"),
+        (
+            {"teacher": {"algorithm": {"update": "joint"}}},
+            r"^algorithm\.teacher\.algorithm: .*'update'",
+        ),
+        (taught({"mixer": "sum"}), r"^algorithm\.mixer: 'sum'"),
+        (
+            {"teacher": {"algorithm": "mappo"}},
+            r"^algorithm\.teacher\.algorithm: 'mappo' must be null or",
+        ),
+        (
+            {"teacher": {"algorithm": {"name": "coma"}}},
+            r"teacher\.algorithm\.name: 'coma' must be mkt",
+        ),
+        (taught({"name": "maddpg"}), r"'maddpg' must be mkt or one of \['i"),
+        (
+            {"teacher": {"algorithm": {"name": "vdn", "mixer": "vdn"}}},
+            r"'mixer'\]; vdn has \['delay",
+        ),
         ({"lmbda": 1.5}, r"^algorithm\.lmbda: 1\.5 must lie in \[0, 1\]"),
         ({"lmbda": "much"}, r"^algorithm\.lmbda: 'much' must lie"),
         ({"update": "random"}, r"^algorithm\.update: 'random'"),

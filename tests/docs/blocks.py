@@ -171,7 +171,7 @@ def small(arguments: list[str], tiny: Path) -> list[str]:
         return arguments
     budget = [f"experiment.{key}={str(value).lower()}" for key, value in TINY.items()]
     if not _STOCK.search(" ".join(arguments)):
-        budget.append(f"algorithm.teacher_experiment={tiny}")
+        budget.append(f"algorithm.teacher.experiment={tiny}")
     if "--config-name" in arguments:  # a sweep
         arguments = [re.sub(r"^((?:\+method|seed)=\w+),.*", r"\1", word) for word in arguments]
         if not any(word.startswith("+method=") for word in arguments):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarl_mkt.teachers import find
+from benchmarl_mkt import presets
+from benchmarl_mkt.algorithms import mkt
 from tests.conftest import write_tiny_experiment
 from tests.docs.blocks import (
     PLAIN,
@@ -40,10 +41,11 @@ def workspace(tmp_path_factory):
 @pytest.fixture
 def inside(workspace, monkeypatch):
     """The workspace as working directory; presets are small in Python, too."""
-    tiny, read = workspace / "tiny.yaml", find.experiment_preset
+    tiny, read = workspace / "tiny.yaml", presets.experiment_preset
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("BENCHMARL_MKT_STORE", str(workspace / "store"))
-    monkeypatch.setattr(find, "experiment_preset", lambda name: read(str(tiny)))
+    for module in (presets, mkt):
+        monkeypatch.setattr(module, "experiment_preset", lambda *_: read(str(tiny)))
     return tiny
 
 
@@ -95,7 +97,7 @@ def test_a_wrong_block_is_noticed(tmp_path, inside):
     for block, message in (
         ("```python\nassert 1 == 2\n```", "AssertionError"),
         ("```console\nbenchmarl run algorithm=mkt task=nothing\n```", "status 2"),
-        ("```console\nbenchmarl evaluate checkpoint=runs/none\n```", "status 2"),
+        ("```console\nbenchmarl evaluate runs/none\n```", "status 2"),
         ("```console\nmake sandwich\n```", "make"),
         ("```console\npip install -e '.[sandwich]'\n```", "AssertionError"),
         ("<!-- blocks: fails -->\n```console\nbenchmarl tasks\n```", "status 0"),

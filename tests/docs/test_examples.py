@@ -39,7 +39,7 @@ def test_an_environment_of_ones_own(tmp_path, own_store):
     """With its teacher, trained in a process of its own that must know the task."""
     preset = write_tiny_experiment(tmp_path)
     found = command(
-        str(EXAMPLES / "own_environment.py"), f"algorithm.teacher_experiment={preset}",
+        str(EXAMPLES / "own_environment.py"), f"algorithm.teacher.experiment={preset}",
         *hydra_overrides(tmp_path), cwd=tmp_path, store=own_store,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-3000:]
@@ -93,7 +93,7 @@ def test_a_task_set_of_ones_own(tmp_path, own_store):
     assert len(content) <= 10
     found = command(
         "-m", "benchmarl_mkt.cli", "run", "--config-dir", str(EXAMPLES), "+set=mixed",
-        f"algorithm.teacher_experiment={write_tiny_experiment(tmp_path)}",
+        f"algorithm.teacher.experiment={write_tiny_experiment(tmp_path)}",
         *hydra_overrides(tmp_path), cwd=tmp_path, store=own_store,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-3000:]

@@ -10,7 +10,7 @@ from benchmarl.models import MlpConfig
 from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.teams.evaluation import play, play_in, random_policy, stage
+from benchmarl_mkt.teams.evaluation import play, play_on, random_policy, stage, stage_of
 from benchmarl_mkt.training.summary import begin_summary, summarise
 from tests.docs.test_examples import example
 from tests.games import FINISH, Line, line, register_games
@@ -182,7 +182,8 @@ def test_a_policy_on_another_device_plays(tmp_path):
         actions = {"line": {"action": torch.ones(*data.batch_size, 3, dtype=torch.long)}}
         return TensorDict(actions, data.batch_size)
 
-    assert len(play_in(experiment, policy, 2, seed=0).returns["line"]) == 2
+    with stage_of(experiment) as env:
+        assert len(play_on(env, policy, 2, seed=0).returns["line"]) == 2
     assert set(seen) == {"meta"}
     experiment.config.train_device = "cpu"
     experiment.close()

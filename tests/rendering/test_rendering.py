@@ -148,7 +148,7 @@ def test_the_gif_has_a_panel_for_every_task(team, tmp_path):
 
 
 def test_the_command(team, cli, tmp_path):
-    status, out, error = cli("render", f"checkpoint={team}", "out=x/team.gif", "steps=2", "seed=1")
+    status, out, error = cli("render", str(team), "--out=x/team.gif", "--steps=2", "--seed=1")
     assert (status, error) == (0, "")
     assert "simple_push: return " in out
     assert "Picture: x/team.gif" in out
@@ -159,11 +159,14 @@ def test_the_command(team, cli, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["checkpoint=x"], "usage: benchmarl render checkpoint=FOLDER out=FILE.gif"),
-        (["checkpoint=x", "out=team.png"], "out: 'team.png' must be a file that ends with .gif"),
-        (["checkpoint=x", "out=t.gif", "steps=0"], "steps: '0' must be a whole number from 1"),
-        (["checkpoint=/nowhere", "out=t.gif"], "checkpoint: no team in /nowhere"),
-        (["checkpoint=x", "out=/dev/null/t.gif"], "out: cannot write to /dev/null"),
+        (["x"], "render: the following arguments are required: --out"),
+        (["x", "--out=team.png"], "out: 'team.png' must be a file that ends with .gif"),
+        (
+            ["x", "--out=t.gif", "--steps=0"],
+            "render: argument --steps: '0' must be a whole number from 1",
+        ),
+        (["/nowhere", "--out=t.gif"], "checkpoint: no team in /nowhere"),
+        (["x", "--out=/dev/null/t.gif"], "out: cannot write to /dev/null"),
     ],
 )
 def test_wrong_commands_are_refused_in_one_line(options, message, cli):

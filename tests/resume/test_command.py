@@ -29,7 +29,7 @@ def job(tmp_path, own_store, monkeypatch) -> list[str]:
     values = [f"experiment.{key}={value}" for key, value in {**LONG, "loggers": "[csv]"}.items()]
     overrides = [o for o in hydra_overrides(tmp_path) if "dir=" not in o and "save_folder" not in o]
     return [
-        *CUSTOM, SHORT, f"algorithm.teacher_experiment={preset}", *overrides, *values,
+        *CUSTOM, SHORT, f"algorithm.teacher.experiment={preset}", *overrides, *values,
         f"hydra.run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
 

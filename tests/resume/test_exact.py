@@ -135,7 +135,8 @@ def test_a_teacher_is_killed_and_its_files_are_the_same(tmp_path):
     """The store's entry is, byte by byte, that of a teacher left alone; nothing else remains."""
     preset = write_tiny_experiment(tmp_path, max_n_frames=400, evaluation_interval=100)
     stores = [tmp_path / "a", tmp_path / "b"]
-    configs = [MktConfig(teacher_store=str(s), teacher_experiment=str(preset)) for s in stores]
+    configs = [MktConfig(teacher={"store": str(s), "experiment": str(preset)}) for s in stores]
+    configs = [config.teacher_settings for config in configs]
     task = task_set(PUSH)
 
     def kill_in(iteration: int):
@@ -184,7 +185,7 @@ def test_a_run_continued_beyond_its_plan_keeps_its_schedules(tmp_path):
     annealing = {"start": 0.5, "end": 1.0, "fraction": 0.5}
     folder = tmp_path / "a"
     teacher = train_teacher(
-        MktConfig(teacher_experiment=str(write_tiny_experiment(tmp_path))),
+        MktConfig(teacher={"experiment": str(write_tiny_experiment(tmp_path))}).teacher_settings,
         task_set(PUSH),
         "simple_push",
     )

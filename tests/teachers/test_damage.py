@@ -13,9 +13,10 @@ from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarl_mkt.files import sha256
 from benchmarl_mkt.teachers import TeacherStore, load_teacher
-from benchmarl_mkt.teachers.find import missing_teachers, present_teachers
-from benchmarl_mkt.teachers.store import METADATA, WEIGHTS, checksum, sha256
+from benchmarl_mkt.teachers.find import find_teachers, missing_teachers
+from benchmarl_mkt.teams.folder import METADATA, WEIGHTS, checksum
 from tests.processes import in_process, start, wait_for
 from tests.teachers.test_store import RECIPE, WEIGHT
 
@@ -35,11 +36,13 @@ def push(teachers, store):
 def refusal(teachers, store) -> str:
     """What a student of both tasks is told; the store is as it was."""
     before = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
-    config = teachers.config(teacher_store=str(store.root))
+    config = teachers.config(
+        teacher={"store": str(store.root), "experiment": str(teachers.experiment)}
+    ).teacher_settings
     assert missing_teachers(config, teachers.task) == {}  # nothing is trained over it
     env = teachers.task.get_env_fun(1, False, 0, "cpu")()
     with pytest.raises(ValueError, match=r"^teachers: ") as error:
-        present_teachers(config, teachers.task, env)
+        find_teachers(config, teachers.task, env)
     after = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
     assert after == before
     assert "\n" not in str(error.value)

@@ -9,15 +9,14 @@ from benchmarl.experiment import ExperimentConfig
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.files import conf_path
+from benchmarl_mkt.presets import experiment_preset
 from benchmarl_mkt.teachers import Recipe
 from benchmarl_mkt.teachers.find import (
-    experiment_preset,
     find_teachers,
-    game_of,
     missing_teachers,
-    teacher_recipe,
 )
-from benchmarl_mkt.teachers.store import FORMAT
+from benchmarl_mkt.teachers.settings import game_of
+from benchmarl_mkt.teams.folder import FORMAT
 from tests.conftest import write_tiny_experiment
 from tests.helpers import PUSH, SPEAKER, make_experiment, task_set
 
@@ -25,14 +24,15 @@ CHASED = {"task": "mpe/simple_adversary", "opponents": {"adversary": "simple_adv
 
 
 def digest(tasks=(PUSH,), name="simple_push", of_set=None, **config) -> str:
-    return teacher_recipe(MktConfig(**config), task_set(*tasks, **(of_set or {})), name).digest
+    task = task_set(*tasks, **(of_set or {}))
+    return MktConfig(**config).teacher_settings.recipe(task, name).digest
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        {"teacher_seed": 1},
-        {"teacher_experiment": "mkt_paper"},
+        {"teacher": {"seed": 1}},
+        {"teacher": {"experiment": "mkt_paper"}},
         {"of_set": {"agent_id": False}},
         {"of_set": {"reward": "mean"}},
         {"tasks": [{"task": PUSH, "config": {"max_cycles": 9}}]},
@@ -50,17 +50,17 @@ def test_the_opponent_makes_another_teacher():
 
 
 def test_the_experiment_file_counts_by_its_content(tmp_path):
-    first = digest(teacher_experiment=str(write_tiny_experiment(tmp_path)))
+    first = digest(teacher={"experiment": str(write_tiny_experiment(tmp_path))})
     again = tmp_path / "elsewhere"
     again.mkdir()
-    assert digest(teacher_experiment=str(write_tiny_experiment(again))) == first
+    assert digest(teacher={"experiment": str(write_tiny_experiment(again))}) == first
     for changes, same in (
         ({"lr": 0.5}, False),
         ({"evaluation_episodes": 3}, False),
         ({"loggers": ["csv"], "create_json": False, "save_folder": "x"}, True),
     ):
         path = str(write_tiny_experiment(tmp_path, **changes))
-        assert (digest(teacher_experiment=path) == first) is same
+        assert (digest(teacher={"experiment": path}) == first) is same
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,11 @@ def test_the_student_and_the_rest_of_the_set_make_no_other_teacher(same):
 
 def test_missing_teachers_are_named_in_one_error(own_store, tmp_path):
     task, config = task_set(PUSH, SPEAKER), MktConfig()
-    assert list(missing_teachers(config, task)) == ["simple_push", "simple_speaker_listener"]
+    missing = missing_teachers(config.teacher_settings, task)
+    assert list(missing) == [
+        "simple_push",
+        "simple_speaker_listener",
+    ]
     with pytest.raises(ValueError, match="benchmarl teachers train") as error:
         make_experiment(tmp_path, task, config)
     message = str(error.value)
@@ -92,12 +96,12 @@ def test_missing_teachers_are_named_in_one_error(own_store, tmp_path):
 
 def test_trained_and_named_teachers_are_found(teachers, tmp_path):
     env = teachers.task.get_env_fun(1, False, 0, "cpu")()
-    assert missing_teachers(teachers.config(), teachers.task) == {}
-    found = find_teachers(teachers.config(), teachers.task, env)
+    assert missing_teachers(teachers.config().teacher_settings, teachers.task) == {}
+    found = find_teachers(teachers.config().teacher_settings, teachers.task, env)
     assert {name: teacher.path for name, teacher in found.items()} == teachers.paths
     own = shutil.copytree(teachers.paths["simple_push"], tmp_path / "mine")
     named = teachers.config(teachers={"simple_push": str(own)})
-    assert find_teachers(named, teachers.task, env)["simple_push"].path == own
+    assert find_teachers(named.teacher_settings, teachers.task, env)["simple_push"].path == own
 
 
 def test_unfit_teachers_are_refused_before_training(teachers, tmp_path):
@@ -127,25 +131,27 @@ def test_presets_build_on_benchmarls_defaults(name):
 
 
 def test_unknown_presets_and_keys_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"algorithm\.teacher_experiment.*'mkt_slow'.*mkt_quick"):
+    with pytest.raises(ValueError, match=r"^experiment: there is no .*'mkt_slow'.*mkt_quick"):
         experiment_preset("mkt_slow")
     path = tmp_path / "odd.yaml"
     path.write_text("learning_rate: 3\n")
-    with pytest.raises(ValueError, match=r"odd\.yaml.* unknown key 'learning_rate'"):
+    with pytest.raises(ValueError, match=r"odd\.yaml: Key 'learning_rate' not in"):
         experiment_preset(str(path))
 
 
 def test_another_version_of_a_game_has_teachers_of_its_own(monkeypatch):
     """The versions that stores were first filled with keep their keys; VMAS has none of them."""
     config, versions = MktConfig(), {"mpe2": "1.1.1", "vmas": "1.5.2"}
-    monkeypatch.setattr("benchmarl_mkt.teachers.find.version", lambda name: versions[name])
+    monkeypatch.setattr("benchmarl_mkt.teachers.settings.version", lambda name: versions[name])
     task = task_set(PUSH, "vmas/balance")
-    push, balance = (teacher_recipe(config, task, name) for name in ("simple_push", "balance"))
+    push, balance = (
+        config.teacher_settings.recipe(task, name) for name in ("simple_push", "balance")
+    )
     assert push.game == ""
     assert replace(push, game="").digest == push.digest
     assert balance.game == "vmas 1.5.2"
     versions |= {"mpe2": "1.1.2", "vmas": "1.5.3"}
-    later = [teacher_recipe(config, task, name) for name in ("simple_push", "balance")]
+    later = [config.teacher_settings.recipe(task, name) for name in ("simple_push", "balance")]
     assert later[0].game == "mpe2 1.1.2"
     assert later[0].digest != push.digest
     assert later[1].digest != balance.digest
@@ -153,7 +159,7 @@ def test_another_version_of_a_game_has_teachers_of_its_own(monkeypatch):
 
 def test_recipes_written_before_games_had_versions_keep_their_keys():
     """The digest is that of the fields that there were."""
-    recipe = teacher_recipe(MktConfig(), task_set(PUSH), "simple_push")
+    recipe = MktConfig().teacher_settings.recipe(task_set(PUSH), "simple_push")
     old = {key: value for key, value in asdict(recipe).items() if key != "game"}
     content = {"format": FORMAT, "version": 1, **old}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

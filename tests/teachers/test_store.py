@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarl_mkt.teachers import Recipe, TeacherStore
-from benchmarl_mkt.teachers.store import FORMAT, METADATA, WEIGHTS, checksum
+from benchmarl_mkt.teams.folder import FORMAT, METADATA, WEIGHTS, checksum
 
 RECIPE = Recipe(
     task={"task": "mpe/simple_push", "config": {"max_cycles": 25}, "agent_id": True},

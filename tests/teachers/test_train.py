@@ -12,11 +12,10 @@ from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.teachers import export_teacher, load_teacher, train_teacher
-from benchmarl_mkt.teachers.find import teacher_model
-from benchmarl_mkt.teachers.train import agents_of
 from benchmarl_mkt.teams.evaluation import greedy_policy, play
+from benchmarl_mkt.teams.export import teams_of
 from tests.conftest import write_tiny_experiment
-from tests.helpers import PUSH, REPOSITORY, make_experiment, small_model, task_set
+from tests.helpers import PUSH, REPOSITORY, make_experiment, play_as_torchrl, small_model, task_set
 from tests.toys import DEFAULTS, ToyTask, toy
 
 ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}
@@ -29,11 +28,13 @@ SET = (
 def test_training_a_teacher(tmp_path):
     """Scored on fresh episodes, with everything that made it, and found the next time."""
     config = MktConfig(
-        teacher_store=str(tmp_path / "store"),
-        teacher_experiment=str(write_tiny_experiment(tmp_path)),
+        teacher={
+            "store": str(tmp_path / "store"),
+            "experiment": str(write_tiny_experiment(tmp_path)),
+        },
     )
     task, seen = task_set(*SET), []
-    path = train_teacher(config, task, "one", lambda *news: seen.append(news))
+    path = train_teacher(config.teacher_settings, task, "one", lambda *news: seen.append(news))
     assert [news[:2] for news in seen] == [(50, 100), (100, 100)]
     teacher = load_teacher(path)
     metadata = teacher.metadata
@@ -42,7 +43,10 @@ def test_training_a_teacher(tmp_path):
     played = play(task.single("one"), greedy_policy({"one": teacher}), 200, seed=3)
     assert played.returns["one"].mean().item() == pytest.approx(teacher.score["mean"], rel=0.1)
     modified = (path / "teacher.json").stat().st_mtime_ns
-    assert train_teacher(config, task, "one", lambda *_: pytest.fail("trained again")) == path
+    again = train_teacher(
+        config.teacher_settings, task, "one", lambda *_: pytest.fail("trained again")
+    )
+    assert again == path
     assert (path / "teacher.json").stat().st_mtime_ns == modified
 
 
@@ -64,7 +68,7 @@ def test_any_discrete_run_becomes_a_teacher(algorithm, model, kind, tmp_path):
         teacher = load_teacher(path)
         assert teacher.kind == kind
         assert (teacher.temperature == 1.0) is (kind == "logits")
-        agents, observation = agents_of(experiment, group), torch.randn(6, 2, size)
+        agents, observation = teams_of(experiment)[group].model, torch.randn(6, 2, size)
         data = TensorDict({group: TensorDict({"observation": observation}, [6, 2])}, [6])
         expected = agents(data)[agents.out_key].detach()
         assert expected.shape == (6, 2, n_actions)
@@ -132,14 +136,15 @@ def test_two_processes_train_a_missing_teacher_once(tmp_path):
 
         folder, number = Path(sys.argv[1]), sys.argv[2]
         config = MktConfig(
-            teacher_store=str(folder / "store"), teacher_experiment=str(folder / "tiny.yaml")
+            teacher={"store": str(folder / "store"), "experiment": str(folder / "tiny.yaml")}
         )
         task = task_set(toy("one", length=5))
         (folder / f"ready_{number}").touch()
         while not all((folder / f"ready_{n}").exists() for n in "01"):
             time.sleep(0.01)
         trained = []
-        path = train_teacher(config, task, "one", lambda *news: trained.append(news))
+        settings = config.teacher_settings
+        path = train_teacher(settings, task, "one", lambda *news: trained.append(news))
         print("RESULT", len(trained) > 0, path)
         """)
     )
@@ -166,22 +171,24 @@ def test_two_processes_train_a_missing_teacher_once(tmp_path):
 def test_a_recurrent_teacher(tmp_path):
     """Trained, scored and asked as a sequence it gives what the agents give step by step."""
     config = MktConfig(
-        teacher_store=str(tmp_path / "store"),
-        teacher_experiment=str(write_tiny_experiment(tmp_path)),
-        teacher_model="multitask_gru",
-        teacher_algorithm={"mixer": "none", "hysteresis": 0.4},
+        teacher={
+            "store": str(tmp_path / "store"),
+            "experiment": str(write_tiny_experiment(tmp_path)),
+            "model": "multitask_gru",
+            "algorithm": {"mixer": "none", "hysteresis": 0.4},
+        },
     )
     task = task_set(PUSH)
-    teacher = load_teacher(train_teacher(config, task, "simple_push"))
+    teacher = load_teacher(train_teacher(config.teacher_settings, task, "simple_push"))
     assert teacher.is_recurrent
     experiment = make_experiment(
-        tmp_path, task, MktConfig(annealing=ALONE, mixer="none"), teacher_model(config)
+        tmp_path, task, MktConfig(annealing=ALONE, mixer="none"), config.teacher_settings.model
     )
-    agents_of(experiment, "simple_push").load_state_dict(teacher.model.state_dict())
+    teams_of(experiment)["simple_push"].model.load_state_dict(teacher.model.state_dict())
     seen = []
     policy = greedy_policy({"simple_push": teacher}, lambda _, values, data: seen.append(values))
     played = play(task, policy, 8, seed=5)
-    stepwise = play(task, experiment.policy, 8, seed=5, model_config=experiment.model_config)
+    stepwise = play_as_torchrl(experiment, 8, seed=5)
     torch.testing.assert_close(played.returns, stepwise.returns)
     assert len(seen) == 25
     assert seen[0].shape == (8, 2, 5)
@@ -190,12 +197,14 @@ def test_a_recurrent_teacher(tmp_path):
 
 def test_a_student_learns_from_mappo_teachers(tmp_path):
     config = MktConfig(
-        teacher_store=str(tmp_path / "store"),
-        teacher_experiment=str(write_tiny_experiment(tmp_path)),
-        teacher_algorithm={"name": "mappo", "entropy_coef": 0.01},
+        teacher={
+            "store": str(tmp_path / "store"),
+            "experiment": str(write_tiny_experiment(tmp_path)),
+            "algorithm": {"name": "mappo", "entropy_coef": 0.01},
+        },
     )
     task = task_set(PUSH)
-    teacher = load_teacher(train_teacher(config, task, "simple_push"))
+    teacher = load_teacher(train_teacher(config.teacher_settings, task, "simple_push"))
     assert (teacher.kind, teacher.temperature) == ("logits", 1.0)
     assert teacher.metadata["recipe"]["algorithm"]["name"] == "mappo"
     assert teacher.metadata["recipe"]["algorithm"]["entropy_coef"] == 0.01
@@ -210,12 +219,14 @@ def test_a_student_learns_from_mappo_teachers(tmp_path):
 def test_a_student_learns_from_recurrent_teachers(tmp_path):
     """Whatever its own trunk: values are stored for whole episodes."""
     config = MktConfig(
-        teacher_store=str(tmp_path / "store"),
-        teacher_experiment=str(write_tiny_experiment(tmp_path)),
-        teacher_model="multitask_gru",
+        teacher={
+            "store": str(tmp_path / "store"),
+            "experiment": str(write_tiny_experiment(tmp_path)),
+            "model": "multitask_gru",
+        },
     )
     task = task_set(PUSH)
-    train_teacher(config, task, "simple_push")
+    train_teacher(config.teacher_settings, task, "simple_push")
     experiment = make_experiment(tmp_path, task, config)
     batch = next(iter(experiment.collector))
     (teacher,) = experiment.algorithm.teachers.values()

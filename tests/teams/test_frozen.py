@@ -168,16 +168,16 @@ def test_onnx_gives_what_the_module_gives(name, folders, tmp_path):
 def test_the_command(folders, cli, tmp_path):
     pytest.importorskip("onnxscript")
     team = folders("mkt")
-    given = (f"checkpoint={team}", "task=simple_push")
-    status, out, error = cli("export", *given, "out=push.onnx")
+    given = (str(team), "simple_push")
+    status, out, error = cli("export", *given, "--out=push.onnx")
     assert (status, error) == (0, "")
     assert out == "Policy: push.onnx\n"
     data = load_team(team)["simple_push"](inputs(load_team(team)["simple_push"], 5))
     assert (run_onnx(tmp_path / "push.onnx", data)["action"] == data["action"].numpy()).all()
     for options, message in (
-        ((*given, "out=push.pt"), "out: 'push.pt' must be a file that ends with .onnx"),
-        ((given[0], "task=tag", "out=p.onnx"), "task: 'tag' is not one of the team's: simple_push"),
-        (given, "usage: benchmarl export checkpoint=FOLDER task=NAME out=FILE.onnx"),
+        ((*given, "--out=push.pt"), "out: 'push.pt' must be a file that ends with .onnx"),
+        ((given[0], "tag", "--out=p.onnx"), "task: 'tag' is not one of the team's: simple_push"),
+        (given, "export: the following arguments are required: --out"),
     ):
         status, _, error = cli("export", *options)
         assert status == 2
@@ -187,7 +187,7 @@ def test_the_command(folders, cli, tmp_path):
 
 def test_without_onnx_there_is_one_line(folders, cli, monkeypatch):
     monkeypatch.setattr("benchmarl_mkt.teams.onnx.find_spec", lambda name: None)
-    options = (f"checkpoint={folders('mkt')}", "task=simple_push", "out=p.onnx")
+    options = (str(folders("mkt")), "simple_push", "--out=p.onnx")
     status, _, error = cli("export", *options)
     assert status == 2
     assert error == (

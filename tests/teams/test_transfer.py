@@ -6,7 +6,8 @@ import torch
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.teams import export_team, load_agents, team_task
 from benchmarl_mkt.teams.evaluation import greedy_policy, play
-from benchmarl_mkt.teams.transfer import load_trunk, save_team, zero_shot
+from benchmarl_mkt.teams.load import load_trunk
+from benchmarl_mkt.teams.transfer import save_team, zero_shot
 from tests.helpers import PUSH, SPEAKER, make_agents, make_experiment, small_model, task_set
 from tests.toys import toy
 
@@ -113,8 +114,8 @@ def test_a_trunk_of_another_kind_is_refused(team_folder):
 def test_the_command_shows_and_writes(team_folder, tmp_path, cli):
     out, new = tmp_path / "found.json", tmp_path / "new"
     status, shown, error = cli(
-        "transfer", f"checkpoint={team_folder}", "tasks=[mpe/simple_push]", "episodes=4",
-        f"out={out}", f"save={new}",
+        "transfer", str(team_folder), "mpe/simple_push", "--episodes=4",
+        f"--out={out}", f"--save={new}",
     )  # fmt: skip
     assert (status, error) == (0, "")
     assert "as simple_push" in shown
@@ -127,11 +128,11 @@ def test_the_command_shows_and_writes(team_folder, tmp_path, cli):
     assert score["win_rate"] is None
     assert list(load_agents(new)) == ["simple_push"]
     for wrong, message in (
-        (["tasks=[]"], "tasks: name at least one"),
-        (["tasks=[mpe/simple_puhs]"], "mpe/simple_puhs"),
-        (["tasks=[mpe/simple_push]", f"save={new}"], "save: "),
+        ([], "transfer: the following arguments are required: TASK"),
+        (["mpe/simple_puhs"], "mpe/simple_puhs"),
+        (["mpe/simple_push", f"--save={new}"], "save: "),
     ):
-        status, _, error = cli("transfer", f"checkpoint={team_folder}", *wrong)
+        status, _, error = cli("transfer", str(team_folder), *wrong)
         assert status == 2
         assert message in error
         assert error.count("\n") == 1

@@ -7,9 +7,9 @@ import torch
 from benchmarl.models import MlpConfig
 
 from benchmarl_mkt.models.serialisation import model_from_dict, model_to_dict
-from benchmarl_mkt.teachers import TeacherSpecs, load_teacher
-from benchmarl_mkt.teachers.find import team_specs
-from benchmarl_mkt.teachers.store import METADATA, WEIGHTS, checksum
+from benchmarl_mkt.teams import load_teacher
+from benchmarl_mkt.teams.export import team_specs
+from benchmarl_mkt.teams.folder import METADATA, WEIGHTS, TeamSpecs, checksum
 from benchmarl_mkt.teams.frozen import calibrated_temperature
 from tests.helpers import small_model
 
@@ -79,15 +79,15 @@ def test_wrong_metadata_is_refused(copy_of_teacher, changes, reason):
 
 
 def test_other_sizes_are_both_in_the_message(teachers):
-    wanted = TeacherSpecs(2, 21, 7)
+    wanted = TeamSpecs(2, 21, 7)
     with pytest.raises(ValueError, match="was made for") as error:
         load_teacher(teachers.paths["simple_push"], wanted)
-    assert str(TeacherSpecs(2, 21, 5)) in str(error.value)
+    assert str(TeamSpecs(2, 21, 5)) in str(error.value)
     assert str(wanted) in str(error.value)
 
 
 def test_a_teacher_of_another_task_is_refused_even_if_the_sizes_fit(teachers):
-    path, specs = teachers.paths["simple_push"], TeacherSpecs(2, 21, 5)
+    path, specs = teachers.paths["simple_push"], TeamSpecs(2, 21, 5)
     assert load_teacher(path, specs, "mpe/simple_push").specs == specs
     with pytest.raises(ValueError, match="was trained on mpe/simple_push, but the task is other"):
         load_teacher(path, specs, "other")

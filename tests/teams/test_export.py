@@ -8,7 +8,7 @@ from benchmarl_mkt.models import MultiTaskModelConfig
 from benchmarl_mkt.teams import evaluate_team, export_team, load_agents
 from benchmarl_mkt.teams.evaluation import play
 from benchmarl_mkt.training.best_policy import BestPolicy
-from tests.helpers import PUSH, SPEAKER, make_experiment, small_model, task_set
+from tests.helpers import PUSH, SPEAKER, make_experiment, play_as_torchrl, small_model, task_set
 
 ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}
 GRU = MultiTaskModelConfig.get_from_yaml(str(conf_path() / "model" / "multitask_gru.yaml"))
@@ -31,7 +31,7 @@ def test_a_loaded_team_plays_as_the_experiments_policy(algorithm, model, tmp_pat
     team = load_agents(tmp_path)  # the one team below the folder
     assert list(team) == ["simple_push", "simple_speaker_listener"]
     found = evaluate_team(team, 12, seed=3)
-    expected = play(experiment.task, experiment.policy, 12, 3, "cpu", model).returns
+    expected = play_as_torchrl(experiment, 12, seed=3).returns
     for task, scores in found.items():
         mean = scores["team"].returns.mean
         assert mean == pytest.approx(expected[task].mean().item(), rel=1e-5)

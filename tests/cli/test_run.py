@@ -23,7 +23,7 @@ def test_usage(cli, arguments):
 def test_every_verb_has_help_with_an_example(verb, cli):
     status, out, error = cli(verb, "--help")
     assert (status, error) == (0, "")
-    assert out.startswith(f"Usage: benchmarl {verb}")
+    assert out.startswith(f"usage: benchmarl {verb} ")
     example = out[out.index("Example") :].splitlines()[1]
     assert example.startswith(f"  benchmarl {verb} ")
 
@@ -39,11 +39,12 @@ def test_unknown_commands(cli):
     assert error == "error: command: 'dance' is unknown; see benchmarl -h\n"
     assert cli("teachers", "sing")[::2] == (
         2,
-        "error: teachers: 'sing' given; choose train, list, show TEACHER or verify\n",
+        "error: teachers: argument action: invalid choice: 'sing' (choose from 'train', 'list', "
+        "'show', 'verify'); see benchmarl teachers -h\n",
     )
     assert cli("resume")[::2] == (
         2,
-        "error: resume: 'nothing' given; usage: benchmarl resume FOLDER\n",
+        "error: resume: the following arguments are required: FOLDER; see benchmarl resume -h\n",
     )
 
 
@@ -73,7 +74,7 @@ def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
     experiment = write_tiny_experiment(tmp_path)
     arguments = (
         "-m", "benchmarl_mkt.cli", "run", *CUSTOM, SHORT,
-        f"algorithm.teacher_experiment={experiment}", *hydra_overrides(tmp_path),
+        f"algorithm.teacher.experiment={experiment}", *hydra_overrides(tmp_path),
     )  # fmt: skip
     found = command(*arguments, cwd=tmp_path, store=own_store)
     assert found.returncode == 0, found.stderr[-3000:]
@@ -89,7 +90,7 @@ def test_a_run_trains_missing_teachers_and_compares(tmp_path, own_store):
     assert (summary.parent / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(own_store.glob("mpe-simple-push-*/teacher.json"))) == 1
     assert f"Team of the best checkpoint: {summary.parent / 'team'}" in found.stdout
-    arguments = ("-m", "benchmarl_mkt.cli", "evaluate", f"checkpoint={tmp_path}", "episodes=7")
+    arguments = ("-m", "benchmarl_mkt.cli", "evaluate", str(tmp_path), "--episodes", "7")
     shown = command(*arguments, cwd=tmp_path, store=own_store)
     assert shown.returncode == 0, shown.stderr[-3000:]
     assert "simple_push" in shown.stdout
@@ -235,9 +236,7 @@ def test_what_a_folder_of_ones_own_adds_is_checked(cli, tmp_path):
     for arguments, message in (
         (("+set=mixd", "-cd", EXAMPLES), "error: set: there is no 'mixd'; did you mean mixed?\n"),
         ((*MIXED, "task.lr=3", "-cd", EXAMPLES), "error: task.lr: unknown key; there are agent_id"),
-        ((*MIXED, "-cd", "nowhere"), "error: --config-dir: there is no folder nowhere; --hydra"),
-        ((*MIXED, "--cfg", "all", "--infos"), "error: unrecognized arguments: --infos; --hydra-h"),
-        ((*MIXED, "--info", "algorithm=mkt"), "error: argument --info/-i: invalid choice: 'algor"),
+        ((*MIXED, "-cd", "nowhere"), "error: Additional config directory"),
     ):
         status, out, error = cli("run", *arguments)
         assert (status, out, error[: len(message)]) == (2, "", message)
@@ -253,9 +252,9 @@ def test_presets_of_the_teachers_lie_on_the_search_path(cli, tmp_path, own_store
     write_tiny_experiment(own / "experiment").rename(own / "experiment" / "base.yaml")
     (own / "experiment" / "mine.yaml").write_text("defaults: [base]\nlr: 2e-3\n")
     (own / "model" / "mine.yaml").write_text("defaults: [multitask]\nembedding_size: 8\n")
-    names = [f"algorithm.teacher_{group}=mine" for group in ("experiment", "model")]
+    names = [f"algorithm.teacher.{group}=mine" for group in ("experiment", "model")]
     status, _, error = cli("teachers", "train", *CUSTOM, SHORT, *names)
-    assert (status, error[:43]) == (2, "error: algorithm.teacher_experiment: no pre")
+    assert (status, error[:43]) == (2, "error: algorithm.teacher.experiment: there ")
     (own / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     for where in ("--config-dir=own", f"hydra.searchpath=[file://{own}]", "-cd=own",
@@ -265,12 +264,12 @@ def test_presets_of_the_teachers_lie_on_the_search_path(cli, tmp_path, own_store
         assert ("Training 1 teachers" in out) == (where == "--config-dir=own")
     (teacher,) = own_store.glob("mpe-simple-push-*/teacher.json")
     assert json.loads(teacher.read_text())["model"]["embedding_size"] == 8
-    names = [f"algorithm.teacher_{g}={own / g / 'mine.yaml'}" for g in ("experiment", "model")]
+    names = [f"algorithm.teacher.{g}={own / g / 'mine.yaml'}" for g in ("experiment", "model")]
     assert "Training" not in cli("teachers", "train", *CUSTOM, SHORT, *names)[1]
     (own / "model" / "mine.yaml").write_text("name: multitask\nactivation_class: os.mkdir\n")
     status, _, error = cli("teachers", "train", "-cd", "own", *CUSTOM, SHORT, *names)
     assert (status, error.count("\n")) == (2, 1)
-    assert "algorithm.teacher_model: " in error
+    assert "algorithm.teacher.model: " in error
 
 
 def test_the_version_is_a_version():
@@ -280,12 +279,12 @@ def test_the_version_is_a_version():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "usage: benchmarl evaluate checkpoint=FOLDER"),
-        (["somewhere"], "usage: benchmarl evaluate checkpoint=FOLDER"),
-        (["checkpoint=x", "episode=3"], "usage: benchmarl evaluate checkpoint=FOLDER"),
-        (["checkpoint=x", "episodes=0"], "episodes: '0' must be a whole number from 1 to"),
-        (["checkpoint=x", "seed=-1"], "seed: '-1' must be a whole number from 0 to"),
-        (["checkpoint=/nowhere"], "checkpoint: no team in /nowhere"),
+        ([], "evaluate: the following arguments are required: FOLDER"),
+        (["x", "y"], "evaluate: unrecognized arguments: y"),
+        (["x", "--episode-s=3"], "evaluate: unrecognized arguments: --episode-s=3"),
+        (["x", "--episodes=0"], "argument --episodes: '0' must be a whole number from 1 to"),
+        (["x", "--seed=-1"], "argument --seed: '-1' must be a whole number from 0 to"),
+        (["/nowhere"], "checkpoint: no team in /nowhere"),
     ],
 )
 def test_wrong_evaluations_are_refused_in_one_line(options, message, cli):

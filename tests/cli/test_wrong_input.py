@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from benchmarl_mkt.teachers.find import experiment_preset
+from benchmarl_mkt.presets import experiment_preset
 from tests.conftest import write_tiny_experiment
 from tests.helpers import command, hydra_overrides
 from tests.reporting.results import evaluations, summary, write_run
@@ -332,12 +332,17 @@ def test_damaged_teachers_stop_a_run(refused, teachers, tmp_path):
 
 COMMANDS = {
     ("dance",): "command: 'dance' is unknown; see benchmarl -h",
-    ("resume",): "resume: 'nothing' given; usage: benchmarl resume FOLDER",
+    ("resume",): "resume: the following arguments are required: FOLDER",
     ("resume", "nowhere"): "resume: there is no run in",
-    ("evaluate", "checkpoint=nowhere"): "checkpoint: no team in nowhere; name the folder of one",
-    ("evaluate", "checkpoint=.", "seed=4294967296"): "seed: '4294967296' must be a whole number",
-    ("teachers",): "teachers: 'nothing' given; choose train, list, show TEACHER or verify",
-    ("teachers", "list", "all"): "teachers: 'list all' given; choose train, list",
+    ("evaluate", "nowhere"): "checkpoint: no team in nowhere; name the folder of one",
+    (
+        "evaluate",
+        ".",
+        "--seed",
+        "4294967296",
+    ): "argument --seed: '4294967296' must be a whole",
+    ("teachers",): "teachers: the following arguments are required: action",
+    ("teachers", "list", "all"): "teachers: 'list all' given; ",
     ("teachers", "train"): "task: missing; name one, such as task=multitask/mpe",
     ("teachers", "train", "algorithm=qmix", "experiment=mkt_quick", "task=multitask/mpe"): (
         "algorithm: teachers are trained for algorithm=mkt"
