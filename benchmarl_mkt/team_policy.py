@@ -9,7 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
-from benchmarl_mkt.objectives.td import greedy_actions
+from benchmarl_mkt.models.actions import greedy_actions
 from benchmarl_mkt.serialisation import model_from_dict
 
 if TYPE_CHECKING:
