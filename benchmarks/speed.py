@@ -500,7 +500,7 @@ def smax_contenders(
     """
     import jax
 
-    from benchmarl_mkt.environments.smax_battle import compiled
+    from benchmarl_mkt.environments.battles.smax_battle import compiled
 
     envs = [SmaxEnv(name, copies, seed=0) for name in names]
     fields = [env.field.env for env in envs]

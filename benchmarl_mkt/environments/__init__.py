@@ -1,11 +1,17 @@
 """Environments: one task as one team, several teams in synchronised rounds, MPE, SMAX."""
 
+from benchmarl_mkt.environments.battles import (
+    SmacTask,
+    SmaxClass,
+    SmaxEnv,
+    SmaxTask,
+    StarcraftClass,
+    StarcraftEnv,
+)
 from benchmarl_mkt.environments.mpe import MpeClass, MpeEnv, MpeTask
 from benchmarl_mkt.environments.multitask import MultiTaskClass, MultiTaskTask
 from benchmarl_mkt.environments.opponents import FrozenPolicy
 from benchmarl_mkt.environments.rounds import MultiTaskEnv
-from benchmarl_mkt.environments.smac import SmacTask, StarcraftClass, StarcraftEnv
-from benchmarl_mkt.environments.smax import SmaxClass, SmaxEnv, SmaxTask
 from benchmarl_mkt.environments.task_set import MultiTaskConfig
 from benchmarl_mkt.environments.team import Team, TeamStep
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import benchmarl.environments as benchmarl_environments
 from benchmarl.environments.common import TaskClass
-from benchmarl.environments.smacv2.common import Smacv2Class
 from benchmarl.utils import _read_yaml_config
 from torch import nn
 
-from benchmarl_mkt.environments.smac import StarcraftClass
 from benchmarl_mkt.environments.wins import TEAMS_WON
 from benchmarl_mkt.files import conf_path
 
 _RESERVED = ("state", "active", "done", "terminated", "truncated", "next", "student", TEAMS_WON)
 
+# A class of other people's tasks -> the class that plays them in a set; the games' modules fill it.
+PLAYED_AS: dict[type[TaskClass], type[TaskClass]] = {}
 
 # Of the fields below, those that say how a set is run and not what it is.
 RUN_FIELDS = {"parallel_collection", "final_episodes"}
@@ -96,8 +96,9 @@ class TeamConfig:
                 f"it has {sorted(task.config)}"
             )
         task.config = {**task.config, **self.config}
-        if isinstance(task, Smacv2Class):
-            return StarcraftClass(task.name, task.config)
+        for other, played_as in PLAYED_AS.items():
+            if isinstance(task, other):
+                return played_as(task.name, task.config)
         return task
 
 

@@ -19,7 +19,7 @@ from benchmarl_mkt.environments.copies import make_copies
 from benchmarl_mkt.environments.leaves import LeavesEnv
 from benchmarl_mkt.environments.opponents import FrozenPolicy
 from benchmarl_mkt.environments.wins import WON
-from benchmarl_mkt.objectives.td import chosen_values, random_actions
+from benchmarl_mkt.models.actions import chosen_values, random_actions
 
 REWARDS = ("sum", "mean")
 

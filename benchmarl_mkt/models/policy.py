@@ -11,8 +11,8 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
 
+from benchmarl_mkt.models.actions import epsilon_greedy_actions, greedy_actions
 from benchmarl_mkt.models.multitask import MultiTaskModel, network_outputs
-from benchmarl_mkt.objectives.td import epsilon_greedy_actions, greedy_actions
 
 Actions = dict[tuple[str, str], Tensor]
 

@@ -13,10 +13,9 @@ from tensordict.nn import TensorDictParams, dispatch
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
+from benchmarl_mkt.models.actions import chosen_values, greedy_actions
 from benchmarl_mkt.objectives.distillation import distillation_kl
 from benchmarl_mkt.objectives.td import (
-    chosen_values,
-    greedy_actions,
     hysteretic_square,
     lambda_targets,
     masked_mean,

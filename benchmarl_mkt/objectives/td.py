@@ -5,6 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from benchmarl_mkt.models.actions import (  # noqa: F401
+    chosen_values,
+    epsilon_greedy_actions,
+    greedy_actions,
+    random_actions,
+)
+
 
 def standardise_rewards(rewards: Tensor, mask: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """Give the minibatch's rewards zero mean and unit (population) variance.
@@ -18,33 +25,6 @@ def standardise_rewards(rewards: Tensor, mask: Tensor | None = None, eps: float 
     centred = rewards - torch.where(mask, rewards, 0.0).sum() / count
     centred = torch.where(mask, centred, 0.0)
     return centred / ((centred.square().sum() / count).sqrt() + eps)
-
-
-def greedy_actions(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Best available action of each agent: [*B, n_agents, n_actions] to [*B, n_agents]."""
-    if mask is not None:
-        values = torch.where(mask, values, -torch.inf)
-    return values.argmax(-1)
-
-
-def epsilon_greedy_actions(values: Tensor, mask: Tensor, eps: Tensor | float) -> Tensor:
-    """Best available action of each agent or, with probability ``eps``, a uniformly random one.
-
-    [*B, n_agents, n_actions], both, to [*B, n_agents].
-    """
-    at_random = torch.rand(values.shape[:-1], device=values.device) < eps
-    scores = torch.rand(values.shape, device=values.device)
-    return greedy_actions(torch.where(at_random.unsqueeze(-1), scores, values), mask)
-
-
-def random_actions(mask: Tensor) -> Tensor:
-    """Draw uniformly among the available actions: bool [*B, n_actions] to [*B]."""
-    return torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0).argmax(-1)
-
-
-def chosen_values(values: Tensor, actions: Tensor) -> Tensor:
-    """Values [*B, n_agents, n_actions] of ``actions`` [*B, n_agents]: [*B, n_agents]."""
-    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 def td_targets(rewards: Tensor, next_values: Tensor, terminated: Tensor, gamma: float) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarl_mkt.environments.smax_scenarios import UNITS
+from benchmarl_mkt.environments.battles.smax_scenarios import UNITS
 from benchmarl_mkt.rendering.drawing import Color, Scene, Shape
 
 ALLY: Color = (0.13, 0.40, 0.85)
@@ -19,7 +19,7 @@ def smax_scene(state: Any, radii: np.ndarray, full_health: np.ndarray) -> Scene:
     """Return the scene of one battle: discs of the unit's size, allies blue, enemies red.
 
     What is filled of a disc's area is the unit's health; the dead are gone. Where armies are mixed
-    a letter tells the unit (:data:`~benchmarl_mkt.environments.smax_scenarios.UNITS`).
+    a letter tells the unit (:data:`~benchmarl_mkt.environments.battles.smax_scenarios.UNITS`).
 
     Args:
         state: SMAX's state of one battle, for U units: ``unit_positions`` [U, 2], and [U] each

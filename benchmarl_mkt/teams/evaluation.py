@@ -17,7 +17,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.environments.wins import won
-from benchmarl_mkt.objectives.td import random_actions
+from benchmarl_mkt.models.actions import random_actions
 from benchmarl_mkt.statistics import Interval, mean_interval, rate_interval
 from benchmarl_mkt.teams.frozen import FrozenTeam
 

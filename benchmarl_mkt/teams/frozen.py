@@ -12,7 +12,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.data import Categorical, Composite, Unbounded
 
-from benchmarl_mkt.objectives.td import greedy_actions
+from benchmarl_mkt.models.actions import greedy_actions
 from benchmarl_mkt.teams.folder import TeamSpecs
 
 

@@ -12,8 +12,8 @@ from benchmarl.models import Mlp
 from benchmarl.models.common import Model
 from torch import Tensor, nn
 
+from benchmarl_mkt.models.actions import greedy_actions
 from benchmarl_mkt.models.multitask import MultiTaskModel
-from benchmarl_mkt.objectives.td import greedy_actions
 from benchmarl_mkt.teams.frozen import FrozenTeam
 
 _PACKAGES = ("onnx", "onnxscript")

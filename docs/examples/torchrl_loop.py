@@ -14,8 +14,8 @@ import benchmarl_mkt
 from benchmarl_mkt.collectors import MultiTaskCollector
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.models import MultiTaskMixer
+from benchmarl_mkt.models.actions import epsilon_greedy_actions
 from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
-from benchmarl_mkt.objectives.td import epsilon_greedy_actions
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.teams import load_agents
 

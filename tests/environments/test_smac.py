@@ -11,7 +11,7 @@ from torchrl.envs.utils import check_env_specs
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import SmacTask, StarcraftClass
-from benchmarl_mkt.environments.smac import MAPS
+from benchmarl_mkt.environments.battles.smac import MAPS
 from benchmarl_mkt.teams.evaluation import play, random_policy
 from tests.helpers import REPOSITORY, make_experiment, task_set
 from tests.toys import toy

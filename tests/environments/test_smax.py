@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
 from benchmarl_mkt.environments import SmaxEnv, SmaxTask
-from benchmarl_mkt.environments.smax_scenarios import SCENARIOS, UNITS
+from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS, UNITS
 from tests.helpers import REPOSITORY, command, make_experiment, task_set
 
 needs_jaxmarl = pytest.mark.skipif(
@@ -97,7 +97,7 @@ class Uninstalled:
 
 
 def test_missing_jaxmarl_names_the_extra(monkeypatch):
-    module = "benchmarl_mkt.environments.smax_battle"
+    module = "benchmarl_mkt.environments.battles.smax_battle"
     for name in [n for n in sys.modules if n.split(".")[0] == "jaxmarl" or n == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Uninstalled, *sys.meta_path])
@@ -111,7 +111,7 @@ def test_jax_is_imported_when_needed_on_the_cpu_and_in_silence(tmp_path):
         "import sys, benchmarl_mkt; benchmarl_mkt.register()\n"
         "assert 'jax' not in sys.modules and 'jaxmarl' not in sys.modules\n"
         "out, error = sys.stdout, sys.stderr\n"
-        "import benchmarl_mkt.environments.smax_battle as battle\n"
+        "import benchmarl_mkt.environments.battles.smax_battle as battle\n"
         "assert (sys.stdout, sys.stderr) == (out, error)\n"
         "assert sys.__stdout__ is out\n"
         "assert [d.platform for d in battle.jax.devices()] == ['cpu']\n"

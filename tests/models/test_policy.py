@@ -6,7 +6,7 @@ from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from benchmarl_mkt.models import EpsilonGreedyPolicy
-from benchmarl_mkt.objectives.td import random_actions
+from benchmarl_mkt.models.actions import random_actions
 from tests.helpers import make_agents
 
 SIZES = {"one": (2, 4, 3), "two": (3, 5, 6)}

@@ -9,8 +9,9 @@ from hypothesis.extra import numpy as hnp
 from tensordict import TensorDict
 
 from benchmarl_mkt.models import MultiTaskMixer, StudentNetwork, VdnMixer
+from benchmarl_mkt.models.actions import greedy_actions
 from benchmarl_mkt.objectives import MktLoss, distillation_kl, policy_entropy
-from benchmarl_mkt.objectives.td import greedy_actions, masked_mean, standardise_rewards
+from benchmarl_mkt.objectives.td import masked_mean, standardise_rewards
 from tests.helpers import make_agents, random_segments
 
 AGENTS, SIZE, ACTIONS, STATE = 2, 5, 4, 3

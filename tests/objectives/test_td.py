@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchrl.objectives.value.functional import td_lambda_return_estimate
 
-from benchmarl_mkt.objectives.td import (
+from benchmarl_mkt.models.actions import (
     chosen_values,
     epsilon_greedy_actions,
     greedy_actions,
+    random_actions,
+)
+from benchmarl_mkt.objectives.td import (
     hysteretic_square,
     lambda_targets,
     masked_mean,
-    random_actions,
     standardise_rewards,
     td_targets,
 )

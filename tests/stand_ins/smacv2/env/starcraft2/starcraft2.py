@@ -1,6 +1,6 @@
 import numpy as np
 
-from benchmarl_mkt.environments.smax_battle import battlefield
+from benchmarl_mkt.environments.battles.smax_battle import battlefield
 from smacv2.env.starcraft2.maps import get_map_params
 
 # smacv2's actions: no-op (the dead alone), stop, four moves, one attack for each enemy.

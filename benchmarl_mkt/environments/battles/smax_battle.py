@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarl_mkt.environments.smax_scenarios import SCENARIOS
+from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
 from benchmarl_mkt.files import cache_path
 
 
@@ -95,7 +95,7 @@ class Battlefield:
     computes, so that nobody waits for it.
 
     Args:
-        name: one of :data:`~benchmarl_mkt.environments.smax_scenarios.SCENARIOS`.
+        name: one of :data:`~benchmarl_mkt.environments.battles.smax_scenarios.SCENARIOS`.
         max_steps: length of an episode at most.
     """
 

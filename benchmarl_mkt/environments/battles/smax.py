@@ -18,14 +18,14 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from benchmarl_mkt.environments.battles import GROUP, BattleClass
+from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
+from benchmarl_mkt.environments.battles.task import GROUP, BattleClass
 from benchmarl_mkt.environments.common import ShippedTask, done_leaves
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
-from benchmarl_mkt.environments.smax_scenarios import SCENARIOS
 from benchmarl_mkt.environments.wins import WON
 
 if TYPE_CHECKING:  # needs JaxMARL
-    from benchmarl_mkt.environments.smax_battle import View
+    from benchmarl_mkt.environments.battles.smax_battle import View
 
 
 class SmaxEnv(LeavesEnv):
@@ -39,7 +39,7 @@ class SmaxEnv(LeavesEnv):
     available does nothing.
 
     Args:
-        scenario: one of :data:`~benchmarl_mkt.environments.smax_scenarios.SCENARIOS`.
+        scenario: one of :data:`~benchmarl_mkt.environments.battles.smax_scenarios.SCENARIOS`.
         num_envs: how many battles.
         max_steps: length of an episode at most; by default the scenario's.
         seed: seed of the battles; they are independent of one another.
@@ -59,7 +59,7 @@ class SmaxEnv(LeavesEnv):
         seed: int | None = None,
         device: DEVICE_TYPING = "cpu",
     ):
-        from benchmarl_mkt.environments.smax_battle import battlefield
+        from benchmarl_mkt.environments.battles.smax_battle import battlefield
 
         super().__init__(device=device, batch_size=[num_envs])
         self.max_steps = SCENARIOS[scenario].max_steps if max_steps is None else max_steps

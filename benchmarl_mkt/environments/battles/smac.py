@@ -12,14 +12,16 @@ from importlib.util import find_spec
 from typing import Any
 
 from benchmarl.environments.common import TaskClass
+from benchmarl.environments.smacv2.common import Smacv2Class
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
 from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase
 from torchrl.envs.libs.smacv2 import SMACv2Env
 
-from benchmarl_mkt.environments.battles import GROUP, BattleClass
+from benchmarl_mkt.environments.battles.task import GROUP, BattleClass
 from benchmarl_mkt.environments.common import ShippedTask, done_leaves
+from benchmarl_mkt.environments.task_set import PLAYED_AS
 
 MAPS = (
     *("3m", "8m", "25m", "5m_vs_6m", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m", "MMM", "MMM2"),
@@ -91,6 +93,9 @@ class StarcraftClass(BattleClass):
     @staticmethod
     def env_name() -> str:
         return "smac"
+
+
+PLAYED_AS[Smacv2Class] = StarcraftClass
 
 
 class _SmacTask(ShippedTask):

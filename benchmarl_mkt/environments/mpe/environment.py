@@ -1,7 +1,7 @@
 """The multi-particle environments (MPE), many copies stepped as one TorchRL environment.
 
 The game is that of `mpe2 <https://mpe2.farama.org>`_ (discrete actions), without the turn-taking
-AEC layer around it; see :mod:`benchmarl_mkt.environments.mpe_games`.
+AEC layer around it; see :mod:`benchmarl_mkt.environments.mpe.games`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask, done_leaves
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
-from benchmarl_mkt.environments.mpe_games import make_games
+from benchmarl_mkt.environments.mpe.games import make_games
 
 
 class MpeEnv(LeavesEnv):
