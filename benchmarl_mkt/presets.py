@@ -11,10 +11,13 @@ from typing import Any
 from benchmarl.experiment import ExperimentConfig
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
+
+_SEARCH = "hydra.searchpath"
 
 
 def benchmarl_conf() -> Path:
@@ -22,8 +25,12 @@ def benchmarl_conf() -> Path:
     return Path(find_spec("benchmarl").submodule_search_locations[0]) / "conf"
 
 
-def compose_config(overrides: list[str]) -> DictConfig:
+def compose_config(overrides: list[str], with_hydras: bool = False) -> DictConfig:
     """Compose BenchMARL's configuration; within an application, on that one's search path.
+
+    Args:
+        overrides: as on the command line.
+        with_hydras: whether Hydra's own configuration is wanted, too.
 
     Raises:
         HydraException, OmegaConfBaseException: if the composition fails.
@@ -31,7 +38,10 @@ def compose_config(overrides: list[str]) -> DictConfig:
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(benchmarl_conf()), version_base=None))
-        return compose("config", overrides)
+        if HydraConfig.initialized() and not any(o.startswith(_SEARCH) for o in overrides):
+            own = HydraConfig.get().overrides.hydra
+            overrides = [*overrides, *(o for o in own if o.startswith(_SEARCH))]
+        return compose("config", overrides, return_hydra_config=with_hydras)
 
 
 def compose_preset(group: str, name: str, key: str) -> DictConfig:
@@ -51,7 +61,7 @@ def compose_preset(group: str, name: str, key: str) -> DictConfig:
         overrides = ["algorithm=mkt", "task=multitask/mpe"]
         if path.is_file():
             (Path(folder) / group).symlink_to(path.parent.resolve())
-            overrides.append(f"hydra.searchpath=[file://{folder}]")
+            overrides.append(f"{_SEARCH}=[file://{folder}]")
             name = path.stem
         try:
             return compose_config([*overrides, f"{group}={name}"])[group]
@@ -80,4 +90,5 @@ def experiment_preset(name: str, key: str = "experiment") -> ExperimentConfig:
     try:
         return OmegaConf.to_object(OmegaConf.merge(ExperimentConfig.get_from_yaml(), values))
     except OmegaConfBaseException as error:
-        raise ValueError(f"{key}: {name}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{key}.{error.full_key}: {reason} (in {name})") from error

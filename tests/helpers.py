@@ -17,7 +17,7 @@ from torchrl.data import Categorical, Composite, Unbounded
 from benchmarl_mkt.environments import MultiTaskTask
 from benchmarl_mkt.models import MultiTaskModelConfig
 from benchmarl_mkt.teams.evaluation import Episodes, play_on
-from benchmarl_mkt.training.accounts import Accounts
+from benchmarl_mkt.training.monitors import Accounts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUSH, SPEAKER = "mpe/simple_push", "mpe/simple_speaker_listener"

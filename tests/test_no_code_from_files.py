@@ -14,18 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from benchmarl_mkt.configuration.composition import KEYS, composed
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 import benchmarl_mkt
+from benchmarl_mkt.cli.jobs import KEYS
 from benchmarl_mkt.environments import FrozenPolicy
-from benchmarl_mkt.presets import experiment_preset
+from benchmarl_mkt.presets import benchmarl_conf, experiment_preset
 from benchmarl_mkt.reporting.labels import read_labels
 from benchmarl_mkt.reporting.runs import read_curves, read_run
 from benchmarl_mkt.teachers import load_teacher
-from benchmarl_mkt.teachers.store import METADATA, WEIGHTS, checksum
 from benchmarl_mkt.teams import load_team
+from benchmarl_mkt.teams.folder import METADATA, WEIGHTS, checksum
 from benchmarl_mkt.training.resume import record
 from benchmarl_mkt.training.resume.checkpoint import latest_checkpoint, read_checkpoint
 from tests.helpers import REPOSITORY, hydra_overrides
@@ -187,13 +189,16 @@ def test_a_pickle_beside_a_run_is_not_read(teachers, mark, tmp_path):
 
 
 @pytest.fixture
-def run_folder(tmp_path):
+def run_folder(tmp_path, monkeypatch):
     """Write the record of a run into a folder, changed; the function returns the folder."""
     folder = tmp_path / "run"
     folder.mkdir()
 
     def write(key: str = "", value=None, *model: str, **changes) -> Path:
-        with composed([*hydra_overrides(folder)[1:], *(model or MODELS[0]), *SET[1:]]) as cfg:
+        overrides = [*hydra_overrides(folder)[1:], *(model or MODELS[0]), *SET[1:]]
+        with initialize_config_dir(str(benchmarl_conf()), version_base=None):
+            cfg = compose("config", overrides, return_hydra_config=True)
+            monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)  # interpolations ask it
             config = OmegaConf.to_container(OmegaConf.masked_copy(cfg, KEYS), resolve=True)
             choices = cfg.hydra.runtime.choices
         choices = {k: v for k, v in choices.items() if not k.startswith("hydra/")}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from benchmarl.algorithms.common import Algorithm
 from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -15,9 +16,6 @@ from torch import Tensor
 from benchmarl_mkt.collectors import MultiTaskCollector
 from benchmarl_mkt.objectives import policy_entropy
 from benchmarl_mkt.teachers.find import missing_error
-
-if TYPE_CHECKING:
-    from benchmarl_mkt.algorithms.mkt import Mkt
 
 STUDENT = "student"
 logger = logging.getLogger(__name__)
@@ -30,7 +28,7 @@ class StudentCallback(Callback):
     with one group whose minibatches alternate between the tasks it follows Algorithm 1.
     """
 
-    def __init__(self, algorithm: Mkt):
+    def __init__(self, algorithm: Algorithm):
         super().__init__()
         self.algorithm = algorithm
         self._sums: dict[str, Tensor] = {}

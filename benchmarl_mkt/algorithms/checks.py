@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from benchmarl.experiment import ExperimentConfig
 from torchrl.envs import EnvBase
@@ -11,12 +12,15 @@ from torchrl.envs import EnvBase
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.teachers.find import check_named
 
-if TYPE_CHECKING:
-    from benchmarl_mkt.algorithms.mkt import MktConfig
 
-
-def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:
+def check_task(mixer: str, teachers: Iterable[str], task: Any, env: EnvBase) -> None:
     """Check that the algorithm fits the task.
+
+    Args:
+        mixer: ``algorithm.mixer``.
+        teachers: the tasks that ``algorithm.teachers`` names.
+        task: the task.
+        env: its environment.
 
     Raises:
         ValueError: if the task is not a multi-task set, its teams are of different sizes under
@@ -29,12 +33,12 @@ def check_task(config: MktConfig, task: Any, env: EnvBase) -> None:
             f"use task=multitask/custom 'task.tasks=[{name}]'"
         )
     sizes = {group: len(agents) for group, agents in task.group_map(env).items()}
-    if config.mixer == "qmix" and len(set(sizes.values())) > 1:
+    if mixer == "qmix" and len(set(sizes.values())) > 1:
         raise ValueError(
             f"algorithm.mixer: qmix needs teams of one size, got {sizes}; use algorithm.mixer=vdn "
             "or attention"
         )
-    check_named(config.teachers, list(sizes))
+    check_named(teachers, list(sizes))
 
 
 def check_experiment(config: ExperimentConfig, name: str = "experiment") -> None:

@@ -42,7 +42,7 @@ from benchmarl_mkt.teachers.find import find_teachers
 from benchmarl_mkt.teachers.settings import TeacherSettings, builtin_algorithm
 from benchmarl_mkt.teams.frozen import FrozenTeam
 from benchmarl_mkt.teams.load import load_trunk
-from benchmarl_mkt.training.callbacks import standard_callbacks
+from benchmarl_mkt.training import standard_callbacks
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Mkt(Algorithm):
         super().__init__(experiment)
         self.config = MktConfig(**config)
         self.tasks = list(self.group_map)
-        check_task(self.config, experiment.task, experiment.test_env)
+        check_task(self.config.mixer, self.config.teachers, experiment.task, experiment.test_env)
         check_experiment(self.experiment_config)
         check_processes(self.experiment_config, experiment.task, experiment.test_env)
         self.schedule = AnnealingSchedule(**self.config.annealing)

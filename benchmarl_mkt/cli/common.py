@@ -26,7 +26,7 @@ def user_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def stops(remedy: str) -> Iterator[None]:
     """Turn what stops a training, signals included, into one line that ends with ``remedy``."""
-    from benchmarl_mkt.training.guards import TrainingError
+    from benchmarl_mkt.training.monitors import TrainingError
     from benchmarl_mkt.training.resume.signals import Stopped, stop_signals
 
     try:

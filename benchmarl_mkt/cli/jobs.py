@@ -206,6 +206,8 @@ def make_job(
     from benchmarl.models import model_config_registry
     from omegaconf.errors import OmegaConfBaseException
 
+    from benchmarl_mkt.algorithms import MktConfig
+    from benchmarl_mkt.algorithms.checks import check_experiment
     from benchmarl_mkt.cli.settings import check_settings
 
     name = record["choices"]["task"]
@@ -238,6 +240,10 @@ def make_job(
         again,
     )
     check_settings(job.config, job.algorithm_config.on_policy())
+    if isinstance(job.algorithm_config, MktConfig) and job.algorithm_config.uses_teacher:
+        settings, key = job.algorithm_config.teacher_settings, "algorithm.teacher.experiment"
+        check_settings(settings.experiment, settings.algorithm.on_policy(), key)
+        check_experiment(settings.experiment, key)
     return job
 
 
@@ -311,8 +317,11 @@ def _siblings(key: str, overrides: list[str]) -> list[str]:
     from benchmarl_mkt.presets import compose_config
 
     names = {override: override.split("=")[0] for override in overrides if override[0] != "-"}
+    groups = [o for o, name in names.items() if "." not in name and name != key]
+    if folder := re.search(r" (?:-cd|--config-dir)[= ](\S+)", " ".join(["", *overrides])):
+        groups.append(f"hydra.searchpath=[file://{Path(folder[1]).absolute()}]")
     try:
-        cfg = compose_config([o for o, name in names.items() if "." not in name and name != key])
+        cfg = compose_config(groups, with_hydras=True)
     except (HydraException, OmegaConfBaseException):
         return []
     parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg

@@ -111,9 +111,8 @@ def _set_up(job: Job, folder: Path, best: BestPolicy) -> Experiment:
     """Build the experiment whose results lie in ``folder``; a new folder goes if that fails."""
     from benchmarl.experiment import Experiment
 
-    from benchmarl_mkt.cli.settings import setting_up
-    from benchmarl_mkt.training import resume
-    from benchmarl_mkt.training.callbacks import standard_callbacks
+    from benchmarl_mkt.training import resume, standard_callbacks
+    from benchmarl_mkt.training.monitors import setting_up
 
     config, is_new = job.config, not folder.exists()
     if config.restore_file is None:

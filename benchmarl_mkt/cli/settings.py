@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import traceback
-from collections.abc import Iterator
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
@@ -131,27 +128,3 @@ def check_loggers(config: ExperimentConfig) -> None:
                 f"experiment.loggers: wandb cannot log in ({' '.join(str(error).split()):.200}); "
                 "run wandb login, set WANDB_MODE=offline, or use experiment.loggers=[csv]"
             ) from error
-
-
-@contextlib.contextmanager
-def setting_up(name: str) -> Iterator[None]:
-    """Tell in one line why an experiment cannot be set up.
-
-    Args:
-        name: what it is called in messages.
-
-    Raises:
-        ValueError: if anything fails. ``HYDRA_FULL_ERROR=1`` lets the original error through.
-    """
-    try:
-        yield
-    except (ValueError, ImportError):
-        raise
-    except Exception as error:
-        message = " ".join(str(error).split())
-        places = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
-        key, remedy = name, "HYDRA_FULL_ERROR=1 shows where"
-        if "_setup_logger" in places:  # BenchMARL's
-            key, remedy = f"{name}.loggers", f"use {name}.loggers=[csv], or mend it"
-        kind = type(error).__name__
-        raise ValueError(f"{key}: cannot be set up ({kind}: {message:.300}); {remedy}") from error

@@ -54,15 +54,12 @@ def train(arguments: list[str]) -> None:
 
 def _train(job: Job) -> None:
     from benchmarl_mkt.algorithms import MktConfig
-    from benchmarl_mkt.files import check_writable
-    from benchmarl_mkt.teachers import TeacherStore
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
     with user_errors():
         if not isinstance(job.algorithm_config, MktConfig):
             raise ValueError("algorithm: teachers are trained for algorithm=mkt")
         settings = job.algorithm_config.teacher_settings
-        check_writable("algorithm.teacher.store", TeacherStore(settings.store).root)
         with stops("continue with the same command"):
             ensure_teachers(settings, job.task, make_console())
     _list(settings.store)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.environments.registration import register_tasks
+from benchmarl_mkt.files import check_writable
 from benchmarl_mkt.models.registration import register_models
 from benchmarl_mkt.quiet import quiet
 from benchmarl_mkt.teachers.find import missing_teachers
@@ -23,7 +24,7 @@ from benchmarl_mkt.teachers.settings import TeacherSettings
 from benchmarl_mkt.teachers.store import TeacherStore
 from benchmarl_mkt.teachers.train import remove_leftovers, train_teacher
 from benchmarl_mkt.teams.load import load_teacher
-from benchmarl_mkt.training.guards import TrainingError
+from benchmarl_mkt.training.monitors import TrainingError
 from benchmarl_mkt.training.resume.signals import Stopped, obey_parent
 
 START_METHOD = "spawn"  # a fork would copy the threads' locks, and JAX's
@@ -40,8 +41,14 @@ def ensure_teachers(
         task: the task set.
         console: where progress is shown.
         workers: processes at once; by default one per core.
+
+    Raises:
+        ValueError: if the store cannot be written.
+        TrainingError: if a training cannot go on.
     """
-    remove_leftovers(TeacherStore(settings.store))
+    store = TeacherStore(settings.store)
+    check_writable("algorithm.teacher.store", store.root)
+    remove_leftovers(store)
     names = list(missing_teachers(settings, task))
     if not names:
         return

@@ -17,10 +17,9 @@ from benchmarl_mkt.teachers.settings import TeacherSettings
 from benchmarl_mkt.teachers.store import Recipe, TeacherStore
 from benchmarl_mkt.teams.export import scored_metadata, weights_of
 from benchmarl_mkt.teams.folder import METADATA
-from benchmarl_mkt.training import resume
-from benchmarl_mkt.training.base import RunCallback
+from benchmarl_mkt.training import resume, standard_callbacks
 from benchmarl_mkt.training.best_policy import BestPolicy
-from benchmarl_mkt.training.callbacks import standard_callbacks
+from benchmarl_mkt.training.monitors import RunCallback, setting_up
 
 Progress = Callable[[int, int, float], None]
 
@@ -87,14 +86,17 @@ def _train(
     config.checkpoint_at_end, config.checkpoint_interval = False, 0
     best = BestPolicy()
     callbacks = [best, *standard_callbacks()]
-    experiment = Experiment(
-        task=task,
-        algorithm_config=settings.algorithm,
-        model_config=settings.model,
-        seed=settings.seed,
-        config=config,
-        callbacks=[*callbacks, *([ShowProgress(progress, best)] if progress else [])],
-    )
+    if progress is not None:
+        callbacks.append(ShowProgress(progress, best))
+    with setting_up("algorithm.teacher.experiment"):
+        experiment = Experiment(
+            task=task,
+            algorithm_config=settings.algorithm,
+            model_config=settings.model,
+            seed=settings.seed,
+            config=config,
+            callbacks=callbacks,
+        )
     with contextlib.redirect_stderr(io.StringIO()):
         resume.run(experiment)
     (name,) = experiment.algorithm.group_map

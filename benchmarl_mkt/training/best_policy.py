@@ -13,8 +13,7 @@ from torch import Tensor
 
 from benchmarl_mkt.teams.evaluation import greedy_policy, play_on, random_policy, stage_of
 from benchmarl_mkt.teams.export import teams_of
-from benchmarl_mkt.training.base import RunCallback
-from benchmarl_mkt.training.win_rates import episodes_won
+from benchmarl_mkt.training.monitors import RunCallback, episodes_won
 
 _EPISODES = 10  # of random play, at least; games may be slow
 _SEED = 2**31  # plus frames: far from the seeds of training and scoring

@@ -15,8 +15,8 @@ from benchmarl_mkt.reporting.runs import FORMAT, WIN_RATE
 from benchmarl_mkt.statistics import mean_interval, normalised_score, rate_lead
 from benchmarl_mkt.teams.evaluation import Episodes, greedy_policy, play_on, random_policy, stage_of
 from benchmarl_mkt.teams.export import teams_of
-from benchmarl_mkt.training.accounts import Accounts
 from benchmarl_mkt.training.best_policy import BestPolicy
+from benchmarl_mkt.training.monitors import Accounts
 from benchmarl_mkt.training.resume.results import AtomicJsonWriter
 
 _SEED = 20_000  # apart from the seeds of training and of the teachers' scoring

@@ -3,7 +3,7 @@ from benchmarl.algorithms import MappoConfig, QmixConfig
 from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.training.accounts import Accounts
+from benchmarl_mkt.training.monitors import Accounts
 from benchmarl_mkt.training.summary import begin_summary, summarise
 from tests.helpers import accounts_of, make_experiment, task_set
 from tests.toys import toy

@@ -13,7 +13,7 @@ from benchmarl.experiment.callback import Callback
 from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.training.guards import GuardCallback, TrainingError
+from benchmarl_mkt.training.monitors import GuardCallback, TrainingError
 from tests.helpers import PUSH, SPEAKER, task_set
 from tests.processes import in_process
 from tests.resume.training import iteration_saved, train

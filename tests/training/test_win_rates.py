@@ -13,8 +13,8 @@ from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.reporting.tables import comparison_table, score_text
 from benchmarl_mkt.teams.evaluation import play, random_policy
 from benchmarl_mkt.training.best_policy import BestPolicy
+from benchmarl_mkt.training.monitors import WinRates, episodes_won
 from benchmarl_mkt.training.summary import begin_summary, summarise
-from benchmarl_mkt.training.win_rates import WinRates, episodes_won
 from tests.helpers import make_experiment, task_set
 from tests.toys import toy
 

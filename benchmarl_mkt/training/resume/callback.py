@@ -25,8 +25,7 @@ from tensordict import TensorDictBase
 from torchrl.collectors import SyncDataCollector
 from torchrl.envs import EnvBase
 
-from benchmarl_mkt.training.base import RunCallback
-from benchmarl_mkt.training.guards import environment_error
+from benchmarl_mkt.training.monitors import RunCallback, environment_error
 from benchmarl_mkt.training.resume import signals
 from benchmarl_mkt.training.resume.checkpoint import latest_checkpoint, write_checkpoint
 from benchmarl_mkt.training.resume.results import AtomicJsonWriter, rewind, sync_results

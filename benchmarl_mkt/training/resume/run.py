@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarl.experiment import Experiment
 
-from benchmarl_mkt.training.guards import TrainingError, environment_error
+from benchmarl_mkt.training.monitors import TrainingError, environment_error
 from benchmarl_mkt.training.resume import signals
 from benchmarl_mkt.training.resume.callback import FOLDER, ResumeCallback
 

@@ -1,13 +1,9 @@
-"""The callbacks that every training has."""
-
-from __future__ import annotations
+"""What every training has: monitors, the best policy, exact resume, a summary."""
 
 from benchmarl.experiment.callback import Callback
 
-from benchmarl_mkt.training.accounts import Accounts
-from benchmarl_mkt.training.guards import GuardCallback
+from benchmarl_mkt.training.monitors import Accounts, GuardCallback, WinRates
 from benchmarl_mkt.training.resume import ResumeCallback
-from benchmarl_mkt.training.win_rates import WinRates
 
 
 def standard_callbacks() -> list[Callback]:
