@@ -50,12 +50,9 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError, OverflowError) as error:
-        reason = error
-    except (LookupError, AttributeError, TypeError) as error:  # tags such as !!bool on what is none
-        reason = error
-    text = " ".join(str(reason).split()) or type(reason).__name__
-    raise ValueError(f"cannot read {path} ({text:.200})")
+    except Exception as error:  # YAML's own, and others of tags such as !!bool on what is none
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"cannot read {path} ({reason:.200})") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -22,7 +22,9 @@ _SEARCH = "hydra.searchpath"
 
 def benchmarl_conf() -> Path:
     """Return BenchMARL's folder of YAML files, without importing it."""
-    return Path(find_spec("benchmarl").submodule_search_locations[0]) / "conf"
+    spec = find_spec("benchmarl")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).with_name("conf")
 
 
 def compose_config(overrides: list[str], with_hydras: bool = False) -> DictConfig:
@@ -86,9 +88,17 @@ def experiment_preset(name: str, key: str = "experiment") -> ExperimentConfig:
     Raises:
         ValueError: as :func:`compose_preset`, or if a key or type is wrong.
     """
-    values: Any = compose_preset("experiment", name, key)
+    return experiment_config(compose_preset("experiment", name, key), f" (in {name})", key)
+
+
+def experiment_config(values: Any, where: str, key: str) -> ExperimentConfig:
+    """Type the values of an experiment; what is left out is BenchMARL's default.
+
+    Raises:
+        ValueError: if a key or type is wrong.
+    """
     try:
         return OmegaConf.to_object(OmegaConf.merge(ExperimentConfig.get_from_yaml(), values))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{key}.{error.full_key}: {reason} (in {name})") from error
+        raise ValueError(f"{key}.{error.full_key}: {reason}{where}") from error

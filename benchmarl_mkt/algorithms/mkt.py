@@ -35,7 +35,7 @@ from benchmarl_mkt.models.mixers import MIXERS, make_mixer
 from benchmarl_mkt.models.multitask import as_multitask
 from benchmarl_mkt.models.serialisation import model_from_dict
 from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
-from benchmarl_mkt.presets import compose_preset, experiment_preset
+from benchmarl_mkt.presets import compose_preset, experiment_config, experiment_preset
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.replay.multitask import UPDATES
 from benchmarl_mkt.teachers.find import find_teachers
@@ -402,11 +402,15 @@ class MktConfig(AlgorithmConfig):
         key, experiment, model = "algorithm.teacher", self.teacher.experiment, self.teacher.model
         if isinstance(experiment, str | Path):
             experiment = experiment_preset(str(experiment), f"{key}.experiment")
+        elif isinstance(experiment, Mapping):  # of a run's record
+            experiment = experiment_config(dict(experiment), "", f"{key}.experiment")
         if isinstance(model, str | Path):
             content = compose_preset("model", str(model), f"{key}.model")
             model = OmegaConf.to_container(content, resolve=True)
         try:
-            model = as_multitask(model_from_dict(model) if isinstance(model, Mapping) else model)
+            model = as_multitask(
+                model_from_dict(dict(model)) if isinstance(model, Mapping) else model
+            )
         except ValueError as error:
             raise ValueError(f"{key}.model: {error}") from error
         return TeacherSettings(

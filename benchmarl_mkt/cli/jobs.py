@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 KEYS = ("seed", "experiment", "algorithm", "task", "model", "critic_model")
 _EXAMPLES = {"task": "multitask/mpe", "algorithm": "mkt"}
 FULL_ERROR = "HYDRA_FULL_ERROR"
+# Flags of Hydra's that a value follows.
+_WITH_VALUE = (
+    "-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd",
+    "--config-dir", "-i", "--info",
+)  # fmt: skip
 
 
 class Job(NamedTuple):
@@ -110,11 +115,10 @@ def _in_hydras_order(arguments: list[str]) -> list[str]:
     """
     if any(argument.startswith("--experimental-r") for argument in arguments):
         raise ValueError("--experimental-rerun: a pickle may run code; use benchmarl resume FOLDER")
-    takes_value = ("-c", "--cfg", "-p", "--package", "-cp", "-cn", "-cd", "--config-path")
-    takes_value += ("--config-name", "--config-dir", "--info", "-i")
-    flags, overrides = [], []
+    flags: list[str] = []
+    overrides: list[str] = []
     for argument, before in zip(arguments, ["", *arguments]):
-        is_flag = argument.startswith("-") or (before in takes_value and "=" not in argument)
+        is_flag = argument.startswith("-") or (before in _WITH_VALUE and "=" not in argument)
         (flags if is_flag else overrides).append(argument)
     chosen = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
     if chosen.get("algorithm", "").startswith("mkt"):
@@ -316,7 +320,7 @@ def _siblings(key: str, overrides: list[str]) -> list[str]:
 
     from benchmarl_mkt.presets import compose_config
 
-    names = {override: override.split("=")[0] for override in overrides if override[0] != "-"}
+    names = {o: o.split("=")[0] for o in overrides if "=" in o and o[0] != "-"}
     groups = [o for o, name in names.items() if "." not in name and name != key]
     if folder := re.search(r" (?:-cd|--config-dir)[= ](\S+)", " ".join(["", *overrides])):
         groups.append(f"hydra.searchpath=[file://{Path(folder[1]).absolute()}]")

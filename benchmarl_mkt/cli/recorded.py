@@ -64,7 +64,9 @@ def check_paths(record: RunRecord) -> None:
     Raises:
         ValueError: if they do not.
     """
-    for key, value in leaves(record.config) if record.cwd not in (None, os.getcwd()) else ():
+    if record.cwd is None or record.cwd == os.getcwd():
+        return
+    for key, value in leaves(record.config):
         relative = isinstance(value, str) and value and not os.path.isabs(value)
         if relative and os.path.exists(os.path.join(record.cwd, value)):
             raise ValueError(f"{key}: {value} lies in {record.cwd}; resume the run from there")

@@ -46,7 +46,8 @@ def main(options: Namespace) -> None:
             f"mended, give the command that began the run again, with hydra.run.dir={folder}"
         ) from error
     # Log as Hydra does for a run: to the console, and to its file.
-    handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "run.log")]
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers.append(logging.FileHandler(folder / "run.log"))
     form = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, handlers=handlers, force=True)
     run(job)

@@ -67,11 +67,14 @@ def episodes_won(rollouts: list[TensorDictBase], task: str) -> Tensor | None:
 
     None if the task knows no victory.
     """
-    found = [won(rollout, task) for rollout in rollouts]
-    if any(flags is None for flags in found):
-        return None
-    ends = [rollout.get(("next", "done")).view(-1).int().argmax() for rollout in rollouts]
-    return torch.stack([flags[end] for flags, end in zip(found, ends)])
+    results = []
+    for rollout in rollouts:
+        flags = won(rollout, task)
+        if flags is None:
+            return None
+        end = rollout.get(("next", "done")).view(-1).int().argmax()
+        results.append(flags[end])
+    return torch.stack(results)
 
 
 class WinRates(RunCallback):
@@ -83,8 +86,9 @@ class WinRates(RunCallback):
 
     def on_evaluation_end(self, rollouts: list[TensorDictBase]) -> None:
         experiment = self.experiment
-        found = {task: episodes_won(rollouts, task) for task in experiment.algorithm.group_map}
-        found = {task: wins.float() for task, wins in found.items() if wins is not None}
+        groups = experiment.algorithm.group_map
+        results = ((task, episodes_won(rollouts, task)) for task in groups)
+        found = {task: wins.float() for task, wins in results if wins is not None}
         if not found:
             return
         logger, frames = experiment.logger, experiment.total_frames

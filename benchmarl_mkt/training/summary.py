@@ -117,7 +117,7 @@ def _write_absolute_metrics(experiment: Experiment, played: Episodes) -> None:
 def _row(experiment: Experiment, task: str, played: dict[str, Episodes]) -> dict:
     algorithm = experiment.algorithm
     scores = {who: episodes.score(task) for who, episodes in played.items()}
-    row = {who: score.returns._asdict() for who, score in scores.items()}
+    row: dict[str, Any] = {who: score.returns._asdict() for who, score in scores.items()}
     won = {who + WIN_RATE: score.won for who, score in scores.items() if score.won is not None}
     row.update({name: interval._asdict() for name, interval in won.items()})
     accounts = next((c.tasks for c in experiment.callbacks if isinstance(c, Accounts)), {})

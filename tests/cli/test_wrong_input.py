@@ -288,7 +288,7 @@ def test_every_job_of_a_sweep_is_looked_at_before_the_first(refused, tmp_path):
 
 PRESETS = {
     "lr: [": "cannot read",
-    "lr: fast": "algorithm.teacher.experiment.lr: Value 'fast' of type 'str' could not be converted to Float",
+    "lr: fast": "algorithm.teacher.experiment.lr: Value 'fast' of type 'str'",
     "learning_rate: 3": "Key 'learning_rate' not in",
     "- lr": "Cannot merge",
     "3: 4": "Key '3' not in",

@@ -79,6 +79,7 @@ def obey_parent() -> None:
     process ends on the spot. Ctrl-C reaches all processes of a terminal: the parent answers it.
     """
     parent = multiprocessing.parent_process()
+    assert parent is not None, "not a worker process"
 
     def watch() -> None:
         wait([parent.sentinel])
