@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,8 @@ def to_disk(path: Path) -> None:
 def sha256(path: Path) -> str:
     """Return the file's SHA-256 as hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def moved(old: str, new: str) -> None:
+    """Say where a module is now; its old place goes with the next release."""
+    warnings.warn(f"{old} is {new} now", FutureWarning, stacklevel=3)

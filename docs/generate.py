@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import mkdocs_gen_files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
-from benchmarl_mkt.cli import VERBS, usage  # noqa: E402
+from benchmarl_mkt.cli import VERBS, make_parser, usage  # noqa: E402
 
 REFERENCE = (
     "environments",
@@ -22,13 +21,13 @@ REFERENCE = (
     "algorithms",
     "teachers",
     "teams",
-    "team_policy",
-    "export",
+    "teams.evaluation",
+    "teams.onnx",
+    "training.best_policy",
+    "training.resume",
     "rendering",
-    "evaluation",
-    "best_policy",
-    "resume",
-    "reporting.statistics",
+    "presets",
+    "statistics",
 )
 _KEY = re.compile(r"^(\s*)([\w./@-]+):(?:\s+(.*?))?(?:\s+#\s+(.*))?$")
 
@@ -117,8 +116,7 @@ def commands() -> str:
     """Return the page of the commands' own help texts."""
     parts = ["# Commands", f"```text\n{usage()}```"]
     for verb in VERBS:
-        text = import_module(f"benchmarl_mkt.cli.{verb}").HELP
-        parts.append(f"## {verb}\n\n```text\n{text}```")
+        parts.append(f"## {verb}\n\n```text\n{make_parser(verb).format_help()}```")
     return "\n\n".join(parts) + "\n"
 
 

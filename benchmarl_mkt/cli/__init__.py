@@ -54,6 +54,19 @@ def usage() -> str:
     )
 
 
+def make_parser(verb: str) -> Parser:
+    """Return the parser of a verb's options."""
+    module = VERBS[verb]
+    parser = Parser(
+        prog=f"benchmarl {verb}",
+        description=module.HELP,
+        epilog=f"Example:\n{module.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.configure(parser)
+    return parser
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one of :data:`VERBS`; exits with 2 if the input is wrong."""
     verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -63,22 +76,14 @@ def main(arguments: list[str] | None = None) -> None:
     with user_errors():
         if verb not in VERBS:
             raise ValueError(f"command: {' '.join([verb, *rest])!r} is unknown; see benchmarl -h")
-        module, asks = VERBS[verb], {"-h", "--help"} & set(rest)
-        if not asks:
+        if not {"-h", "--help"} & set(rest):
             check_versions()
             for words, work in HYDRA_VERBS.items():
                 given = [verb, *rest][: len(words)]
                 if given == list(words):
                     return work([verb, *rest][len(words) :])
-        parser = Parser(
-            prog=f"benchmarl {verb}",
-            description=module.HELP,
-            epilog=f"Example:\n{module.EXAMPLE}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.configure(parser)
-        options = parser.parse_intermixed_args(_renewed(verb, rest))
-        module.main(options)
+        options = make_parser(verb).parse_intermixed_args(_renewed(verb, rest))
+        VERBS[verb].main(options)
 
 
 def _renewed(verb: str, arguments: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.presets import experiment_preset  # noqa: F401  (its place before)
 from benchmarl_mkt.teachers.settings import TeacherSettings
 from benchmarl_mkt.teachers.store import Recipe, TeacherStore
 from benchmarl_mkt.teams.export import team_specs
