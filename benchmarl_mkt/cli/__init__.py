@@ -1,8 +1,6 @@
-"""The ``benchmarl`` command: one module for every verb.
+"""The ``benchmarl`` command.
 
-A verb's module has ``SUMMARY`` (its line in ``benchmarl --help``), ``HELP`` and ``EXAMPLE`` (the
-texts around its options), ``configure(parser)`` and ``main(options)``. It imports what is heavy
-where it is used, so that help is given without torch.
+A verb imports what is heavy where it is used, so that help is given without torch.
 """
 
 from __future__ import annotations
@@ -11,29 +9,27 @@ import argparse
 import re
 import shlex
 import sys
-from types import ModuleType
 from typing import NoReturn
 
-from benchmarl_mkt.cli import (
-    evaluate,
-    export,
-    render,
-    report,
-    resume,
-    run,
-    tasks,
-    teachers,
-    transfer,
-)
-from benchmarl_mkt.cli.common import user_errors
+from benchmarl_mkt.cli.common import Verb, user_errors
+from benchmarl_mkt.cli.looking import EVALUATE, EXPORT, RENDER, REPORT, TRANSFER
+from benchmarl_mkt.cli.resume import RESUME
+from benchmarl_mkt.cli.run import RUN
+from benchmarl_mkt.cli.tasks import TASKS
+from benchmarl_mkt.cli.teachers import TEACHERS
 from benchmarl_mkt.compatibility import check_versions
 
-VERBS: dict[str, ModuleType] = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (run, resume, evaluate, transfer, render, export, report, tasks, teachers)
+VERBS: dict[str, Verb] = {
+    "run": RUN,
+    "resume": RESUME,
+    "evaluate": EVALUATE,
+    "transfer": TRANSFER,
+    "render": RENDER,
+    "export": EXPORT,
+    "report": REPORT,
+    "tasks": TASKS,
+    "teachers": TEACHERS,
 }
-# These hand what follows to Hydra.
-HYDRA_VERBS = {("run",): run.with_overrides, ("teachers", "train"): teachers.train}
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
 def usage() -> str:
     """Return the text of ``benchmarl --help``."""
-    lines = "\n".join(f"  {verb:<10}{module.SUMMARY}" for verb, module in VERBS.items())
+    lines = "\n".join(f"  {name:<10}{verb.summary}" for name, verb in VERBS.items())
     return (
         f"Usage: benchmarl COMMAND [ARGUMENTS ...]\n\nCommands:\n{lines}\n\n"
         "benchmarl COMMAND --help says more. Try:\n"
@@ -54,16 +50,16 @@ def usage() -> str:
     )
 
 
-def make_parser(verb: str) -> Parser:
+def make_parser(name: str) -> Parser:
     """Return the parser of a verb's options."""
-    module = VERBS[verb]
+    verb = VERBS[name]
     parser = Parser(
-        prog=f"benchmarl {verb}",
-        description=module.HELP,
-        epilog=f"Example:\n{module.EXAMPLE}",
+        prog=f"benchmarl {name}",
+        description=verb.help,
+        epilog=f"Example:\n{verb.example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    module.configure(parser)
+    verb.configure(parser)
     return parser
 
 
@@ -76,13 +72,16 @@ def main(arguments: list[str] | None = None) -> None:
     with user_errors():
         if verb not in VERBS:
             raise ValueError(f"command: {' '.join([verb, *rest])!r} is unknown; see benchmarl -h")
-        if not {"-h", "--help"} & set(rest):
-            check_versions()
-            for words, work in HYDRA_VERBS.items():
-                given = [verb, *rest][: len(words)]
-                if given == list(words):
-                    return work([verb, *rest][len(words) :])
-        options = make_parser(verb).parse_intermixed_args(_renewed(verb, rest))
+        if {"-h", "--help"} & set(rest):
+            make_parser(verb).print_help()
+            return
+        check_versions()
+        if verb == "run":
+            options = argparse.Namespace(overrides=rest)
+        elif [verb, *rest][:2] == ["teachers", "train"]:
+            options = argparse.Namespace(action="train", overrides=rest[1:])
+        else:
+            options = make_parser(verb).parse_intermixed_args(_renewed(verb, rest))
         VERBS[verb].main(options)
 
 

@@ -7,10 +7,20 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+class Verb(NamedTuple):
+    """A command: its line in ``benchmarl --help``, the texts around its options, what it does."""
+
+    summary: str
+    help: str
+    example: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    main: Callable[[argparse.Namespace], None]
 
 
 @contextlib.contextmanager
@@ -62,17 +72,6 @@ def natural(least: int) -> Callable[[str], int]:
         return int(text)
 
     return read
-
-
-def add_team(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that says which team is meant."""
-    parser.add_argument("checkpoint", metavar="FOLDER", help="a run's folder, or a team's")
-
-
-def add_playing(parser: argparse.ArgumentParser) -> None:
-    """Add how many episodes are played, from which seed."""
-    parser.add_argument("--episodes", type=natural(1), default=100, metavar="N", help="default 100")
-    parser.add_argument("--seed", type=natural(0), default=0, metavar="N", help="default 0")
 
 
 def writable(key: str, path: Path) -> Path:

@@ -7,22 +7,16 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from benchmarl_mkt.cli.common import Verb
 from benchmarl_mkt.cli.jobs import command_given, make_job
 from benchmarl_mkt.cli.run import run
 
-SUMMARY = "go on with a run that was stopped"
-HELP = """Go on with the run that was stopped, killed or lost its power in FOLDER, its
-hydra.run.dir. It ends with the results of a run that was left alone."""
-EXAMPLE = "  benchmarl resume runs/mpe"
 
-
-def configure(parser: ArgumentParser) -> None:
-    """Add the verb's options."""
+def _options(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
 
 
-def main(options: Namespace) -> None:
-    """Resume the run in the one folder given."""
+def _main(options: Namespace) -> None:
     from benchmarl_mkt.training.resume.record import RECORD, read_run
 
     folder = options.folder.resolve()
@@ -51,3 +45,13 @@ def main(options: Namespace) -> None:
     form = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, handlers=handlers, force=True)
     run(job)
+
+
+RESUME = Verb(
+    "go on with a run that was stopped",
+    """Go on with the run that was stopped, killed or lost its power in FOLDER, its
+hydra.run.dir. It ends with the results of a run that was left alone.""",
+    "  benchmarl resume runs/mpe",
+    _options,
+    _main,
+)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarl_mkt.cli.common import make_console, stops, user_errors
+from benchmarl_mkt.cli.common import Verb, make_console, stops, user_errors
 from benchmarl_mkt.cli.jobs import Job, with_hydra
 
 if TYPE_CHECKING:
@@ -19,24 +19,13 @@ if TYPE_CHECKING:
 
     from benchmarl_mkt.training.best_policy import BestPolicy
 
-SUMMARY = "run an experiment; with algorithm=mkt, train missing teachers first and compare"
-HELP = """Run an experiment of BenchMARL's. With algorithm=mkt, train the teachers that are missing
-first and show at the end who won. OVERRIDES are Hydra's, as for python -m benchmarl.run; its flags
-work, too (--cfg job shows the whole configuration and runs nothing)."""
-EXAMPLE = """  benchmarl run algorithm=mkt task=multitask/mpe
-  benchmarl run algorithm=qmix task=multitask/mpe model=multitask experiment=mkt_quick
-  benchmarl run algorithm=mkt algorithm.mixer=vdn task=multitask/custom \\
-      'task.tasks=[vmas/navigation,vmas/balance]'"""
 
-
-def configure(parser: ArgumentParser) -> None:
-    """Say what Hydra will read."""
+def _options(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
 
 
-def with_overrides(arguments: list[str]) -> None:
-    """Run with Hydra's overrides and flags."""
-    with_hydra("run", arguments, run)
+def _main(options: Namespace) -> None:
+    with_hydra("run", options.overrides, run)
 
 
 def run(job: Job) -> None:
@@ -162,3 +151,17 @@ def _report(
         team = export_team(experiment, folder / FOLDER)
     what = "final policy" if best.best is None else "best checkpoint"
     console.print(f"Team of the {what}: {team}", soft_wrap=True)
+
+
+RUN = Verb(
+    "run an experiment; with algorithm=mkt, train missing teachers first and compare",
+    """Run an experiment of BenchMARL's. With algorithm=mkt, train the teachers that are missing
+first and show at the end who won. OVERRIDES are Hydra's, as for python -m benchmarl.run; its flags
+work, too (--cfg job shows the whole configuration and runs nothing).""",
+    """  benchmarl run algorithm=mkt task=multitask/mpe
+  benchmarl run algorithm=qmix task=multitask/mpe model=multitask experiment=mkt_quick
+  benchmarl run algorithm=mkt algorithm.mixer=vdn task=multitask/custom \\
+      'task.tasks=[vmas/navigation,vmas/balance]'""",
+    _options,
+    _main,
+)

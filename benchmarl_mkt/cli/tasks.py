@@ -9,13 +9,7 @@ from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarl_mkt.cli.common import make_console
-
-SUMMARY = "list the tasks and task sets; show their teams' sizes"
-HELP = """Without names, list every task with discrete actions that a set can be composed of, and
-the sets that are there. With names (of tasks or sets), build them and show what their agents see
-and do: sizes as a student gets them, zero padding and agent ids included."""
-EXAMPLE = "  benchmarl tasks multitask/mpe vmas/balance"
+from benchmarl_mkt.cli.common import Verb, make_console
 
 # The module that each environment needs, and what installs it.
 _NEEDS = {
@@ -30,13 +24,11 @@ _NEEDS = {
 }
 
 
-def configure(parser: ArgumentParser) -> None:
-    """Add the verb's options."""
+def _options(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="a task or a set")
 
 
-def main(options: Namespace) -> None:
-    """List all tasks, or show those named."""
+def _main(options: Namespace) -> None:
     import benchmarl_mkt
 
     benchmarl_mkt.register()
@@ -126,3 +118,14 @@ def _as_set(name: str):
     if name.startswith("multitask/"):
         return registry[name].get_from_yaml()
     return MultiTaskClass("shown", {"tasks": [name]})
+
+
+TASKS = Verb(
+    "list the tasks and task sets; show their teams' sizes",
+    """Without names, list every task with discrete actions that a set can be composed of, and
+the sets that are there. With names (of tasks or sets), build them and show what their agents see
+and do: sizes as a student gets them, zero padding and agent ids included.""",
+    "  benchmarl tasks multitask/mpe vmas/balance",
+    _options,
+    _main,
+)

@@ -7,31 +7,19 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from benchmarl_mkt.cli.common import make_console, stops, user_errors
+from benchmarl_mkt.cli.common import Verb, make_console, stops, user_errors
 from benchmarl_mkt.cli.jobs import Job, with_hydra
 
-SUMMARY = "train, list, show or verify teachers"
-HELP = """Train teachers, or look at those in the store.
 
-  train    train the teachers that a run with the same (Hydra's) overrides would need
-  list     show the teachers in the store, $BENCHMARL_MKT_STORE or the user's cache
-  show     show what a teacher was trained on and how, and its score
-  verify   read whole teachers (all of the store, if none is named) and compare their checksums;
-           exit status 1 if one is damaged
-
-TEACHER is a name in the store, as list shows it, the beginning of one, or a folder."""
-EXAMPLE = """  benchmarl teachers train algorithm=mkt task=multitask/mpe
-  benchmarl teachers show mpe-simple-push"""
-
-
-def configure(parser: ArgumentParser) -> None:
-    """Add the verb's options; ``train`` takes Hydra's."""
+def _options(parser: ArgumentParser) -> None:
     parser.add_argument("action", choices=("train", "list", "show", "verify"))
     parser.add_argument("teachers", nargs="*", metavar="TEACHER")
 
 
-def main(options: Namespace) -> None:
-    """Run ``list``, ``show`` or ``verify``."""
+def _main(options: Namespace) -> None:
+    if options.action == "train":
+        with_hydra("teachers train", options.overrides, _train)
+        return
     import benchmarl_mkt
 
     benchmarl_mkt.register()
@@ -45,11 +33,6 @@ def main(options: Namespace) -> None:
         _show(*paths)
     else:
         _verify(paths)
-
-
-def train(arguments: list[str]) -> None:
-    """Train the teachers that a run with Hydra's overrides would need."""
-    with_hydra("teachers train", arguments, _train)
 
 
 def _train(job: Job) -> None:
@@ -162,3 +145,21 @@ def _verify(paths: list[Path]) -> None:
     console.print(f"{len(paths) - damaged} intact, {damaged} damaged; store: {store.root}")
     if damaged:
         sys.exit(1)
+
+
+TEACHERS = Verb(
+    "train, list, show or verify teachers",
+    """Train teachers, or look at those in the store.
+
+  train    train the teachers that a run with the same (Hydra's) overrides would need
+  list     show the teachers in the store, $BENCHMARL_MKT_STORE or the user's cache
+  show     show what a teacher was trained on and how, and its score
+  verify   read whole teachers (all of the store, if none is named) and compare their checksums;
+           exit status 1 if one is damaged
+
+TEACHER is a name in the store, as list shows it, the beginning of one, or a folder.""",
+    """  benchmarl teachers train algorithm=mkt task=multitask/mpe
+  benchmarl teachers show mpe-simple-push""",
+    _options,
+    _main,
+)
