@@ -27,7 +27,7 @@ chaos: $(STAMP)  ## kill teachers' and students' trainings 100 times, compare; w
 	$(BIN)/python benchmarks/chaos.py --kills 100
 
 lint: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 docs: $(STAMP)  ## build the documentation, strictly, into build/site
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet --site-dir build/site

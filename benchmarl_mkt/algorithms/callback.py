@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from benchmarl.algorithms.common import Algorithm
+from benchmarl.experiment import Experiment
 from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -41,7 +42,7 @@ class StudentCallback(Callback):
         return self.experiment.losses[STUDENT]
 
     def on_setup(self) -> None:
-        """Replace in the experiment what the loop would do otherwise.
+        """Take the experiment over.
 
         Raises:
             MissingTeachers: if teachers are missing. By now all else stands, so that whatever is
@@ -53,27 +54,9 @@ class StudentCallback(Callback):
             experiment.test_env.close()
             settings = algorithm.config.teacher_settings
             raise missing_error(settings, experiment.task, algorithm.missing)
-        one_task = algorithm.tasks[0]
-        loss, updater = algorithm.get_loss_and_updater(one_task)
-        experiment.group_map = {
-            STUDENT: [a for group in algorithm.group_map.values() for a in group]
-        }
-        experiment.train_group_map = dict(experiment.group_map)
-        experiment.replay_buffers = {STUDENT: algorithm.get_replay_buffer(one_task)}
-        experiment.losses = {STUDENT: loss}
-        experiment.target_updaters = {STUDENT: updater}
-        experiment.optimizers = {STUDENT: experiment.optimizers[one_task]}
-        experiment.group_policies = {STUDENT: algorithm.policy}
-        experiment.collector = MultiTaskCollector(
-            experiment.collector, algorithm.teachers, algorithm.policy
-        )
         # A run that is continued beyond its plan keeps to the plan's schedule.
         self._planned_frames = experiment.config.get_max_n_frames(False)
-        # The loop counts optimizer steps; the configuration counts updates of each task.
-        steps = experiment.config.off_policy_n_optimizer_steps * algorithm.updates_per_turn
-        experiment.config = dataclasses.replace(
-            experiment.config, off_policy_n_optimizer_steps=steps
-        )
+        take_over(experiment, algorithm)
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         progress = min(self.experiment.total_frames / self._planned_frames, 1.0)
@@ -154,6 +137,32 @@ class StudentCallback(Callback):
 
     def on_load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._planned_frames = state_dict["mkt"]["planned_frames"]
+
+
+def take_over(experiment: Experiment, algorithm: Algorithm) -> None:
+    """Replace in an experiment that has been set up what its loop would do otherwise.
+
+    This is all that MKT-MARL replaces in a running experiment; BenchMARL itself stays as it is.
+    """
+    task, agents = algorithm.tasks[0], [a for group in algorithm.group_map.values() for a in group]
+    loss, updater = algorithm.get_loss_and_updater(task)
+    # One group, the student, is trained, so that minibatches alternate between the tasks.
+    experiment.group_map = {STUDENT: agents}
+    experiment.train_group_map = dict(experiment.group_map)
+    # It has the K buffers, one loss, one target network and one Adam over all weights.
+    experiment.replay_buffers = {STUDENT: algorithm.get_replay_buffer(task)}
+    experiment.losses = {STUDENT: loss}
+    experiment.target_updaters = {STUDENT: updater}
+    experiment.optimizers = {STUDENT: experiment.optimizers[task]}
+    # One policy acts for all tasks: its epsilon is annealed once.
+    experiment.group_policies = {STUDENT: algorithm.policy}
+    # Teachers' values come with the data; steps are taken without TorchRL's per-step cost.
+    experiment.collector = MultiTaskCollector(
+        experiment.collector, algorithm.teachers, algorithm.policy
+    )
+    # The loop counts optimizer steps; the configuration counts updates of each task.
+    steps = experiment.config.off_policy_n_optimizer_steps * algorithm.updates_per_turn
+    experiment.config = dataclasses.replace(experiment.config, off_policy_n_optimizer_steps=steps)
 
 
 def _norm(gradients: tuple[Tensor, ...]) -> Tensor:
