@@ -93,9 +93,8 @@ class SmaxEnv(LeavesEnv):
 
     def _leaves(self, view: View) -> Leaves:
         """What the battles show."""
-        keys = {"won": WON} | {
-            name: (GROUP, name) for name in ("observation", "action_mask", "reward")
-        }
+        of_group = ("observation", "action_mask", "reward")
+        keys = {"won": WON, **{name: (GROUP, name) for name in of_group}}
         return {
             keys.get(name, name): torch.from_numpy(array).to(self.device)
             for name, array in view._asdict().items()
