@@ -60,7 +60,8 @@ class MultiTaskCollector:
 
     @torch.no_grad()
     def _annotate(self, batch: TensorDictBase) -> None:
-        is_init = _starts(batch)
+        done = batch.get(("next", "done"))
+        is_init = torch.cat([torch.ones_like(done[:, :1]), done[:, :-1]], 1)  # or the batch begins
         for task, teacher in self.teachers.items():
             values = teacher(batch.get((task, "observation")), is_init)
             batch.set((task, "teacher_values"), values)
@@ -101,9 +102,3 @@ def _can_be_plain(collector: SyncDataCollector, policy: EpsilonGreedyPolicy) -> 
         and not collector.init_random_frames
         and policy.eps.device == env.device
     )
-
-
-def _starts(batch: TensorDictBase) -> Tensor:
-    """True in the steps [B, T, 1] that begin an episode or the batch."""
-    done = batch.get(("next", "done"))
-    return torch.cat([torch.ones_like(done[:, :1]), done[:, :-1]], 1)

@@ -78,15 +78,12 @@ class MultiTaskModel(Model):
         self.head = nn.Linear(feature_size, self.output_leaf_spec.shape[-1], device=self.device)
         self._input_keys = list(self.in_keys)
         self._input_dims = [self.input_spec[key].ndim - leading for key in self.in_keys]
-        self._hidden = list(self.trunk_state_keys(trunk))
+        states = trunk_config(trunk).get_model_state_spec(self.model_index)
+        self._hidden = list(states.keys())  # names of the trunk's; none for a feed-forward one
         if self._hidden:
             keys = [(self.agent_group, key) for key in self._hidden]
             self.in_keys = [*self.in_keys, "is_init", *keys]
             self.out_keys = [*self.out_keys, *(("next", *key) for key in keys)]
-
-    def trunk_state_keys(self, trunk: Mapping[str, Any]) -> list[str]:
-        """Names of the trunk's recurrent states; none for a feed-forward one."""
-        return list(trunk_config(trunk).get_model_state_spec(self.model_index).keys())
 
     def _shared_trunk(self, trunk: dict[str, Any]) -> Model:
         config = trunk_config(trunk)
@@ -100,24 +97,23 @@ class MultiTaskModel(Model):
             self.feature_size,
             str(torch.device(self.device)),
         )
-        shared = _TRUNKS.get(key)
-        if shared is None:
-            # A feed-forward trunk sees rows [M, size]. A recurrent one keeps BenchMARL's agent
-            # dimension, of size one: agents are rows too.
-            agents = (1,) if config.is_rnn else ()
-            shared = config.get_model(
-                input_spec=Composite({_IN: Unbounded(shape=(*agents, self.embedding_size))}),
-                output_spec=Composite({_OUT: Unbounded(shape=(*agents, self.feature_size))}),
-                agent_group="trunk",
-                input_has_agent_dim=config.is_rnn,
-                n_agents=1,
-                centralised=not config.is_rnn,
-                share_params=True,
-                device=self.device,
-                action_spec=self.action_spec,
-                model_index=self.model_index,
-            )
-            _TRUNKS[key] = shared
+        if key in _TRUNKS:
+            return _TRUNKS[key]
+        # A feed-forward trunk sees rows [M, size]. A recurrent one keeps BenchMARL's agent
+        # dimension, of size one: agents are rows too.
+        agents = (1,) if config.is_rnn else ()
+        _TRUNKS[key] = shared = config.get_model(
+            input_spec=Composite({_IN: Unbounded(shape=(*agents, self.embedding_size))}),
+            output_spec=Composite({_OUT: Unbounded(shape=(*agents, self.feature_size))}),
+            agent_group="trunk",
+            input_has_agent_dim=config.is_rnn,
+            n_agents=1,
+            centralised=not config.is_rnn,
+            share_params=True,
+            device=self.device,
+            action_spec=self.action_spec,
+            model_index=self.model_index,
+        )
         return shared
 
     def compute(self, data: Tensor, is_init: Tensor | None = None) -> Tensor:
@@ -212,11 +208,11 @@ def network_outputs(
     Returns:
         Task -> outputs [*B_k, N_k, out_k].
     """
-    embedded = {
-        task: activate(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
+    embedded = [
+        activate(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
         for task, x in data.items()
-    }
-    features = _features(trunk, list(embedded.values()), is_init)
+    ]
+    features = _features(trunk, embedded, is_init)
     return {
         task: heads[task](activate(part)).view(*data[task].shape[:-1], -1)
         for task, part in zip(data, features)
@@ -262,11 +258,9 @@ def trunk_config(trunk: Mapping[str, Any]) -> ModelConfig:
     config_class = model_config_registry[name]
     defaults = asdict(config_class.get_from_yaml())
     given = parse_model_config(dict(trunk))
-    if set(given) - set(defaults):
-        raise ValueError(
-            f"model.trunk: unknown {sorted(set(given) - set(defaults))}; {name} has "
-            f"{sorted(defaults)}"
-        )
+    unknown = sorted(set(given) - set(defaults))
+    if unknown:
+        raise ValueError(f"model.trunk: unknown {unknown}; {name} has {sorted(defaults)}")
     return config_class(**{**defaults, **given})
 
 
@@ -283,7 +277,6 @@ class MultiTaskModelConfig(ModelConfig):
             "activation_class": "torch.nn.ReLU",
         }
     )
-
     layer_norm: bool = False
 
     def __post_init__(self) -> None:
