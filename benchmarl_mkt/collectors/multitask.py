@@ -23,9 +23,7 @@ class MultiTaskCollector:
     so their values are computed once. If it knows the policy it plays by itself, in plain
     dictionaries (:class:`PlainRollouts`), unless the policy has hidden states or is on another
     device than the environment, the first frames are random, or the environment has more transforms
-    than BenchMARL's sum of rewards: then TorchRL's collector plays.
-
-    Attribute ``rollouts`` is what plays plainly, None where TorchRL's collector does.
+    than BenchMARL's sum of rewards: then TorchRL's collector plays, and ``rollouts`` is None.
 
     Args:
         collector: the collector; anything not named here is passed on to it.
@@ -48,13 +46,13 @@ class MultiTaskCollector:
             self.rollouts = PlainRollouts(env, policy.act, steps)
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        for batch in self.collector if self.rollouts is None else self._play():
+        for batch in self.collector if self.rollouts is None else self._play(self.rollouts):
             self._annotate(batch)
             yield batch
 
-    def _play(self) -> Iterator[TensorDictBase]:
+    def _play(self, rollouts: PlainRollouts) -> Iterator[TensorDictBase]:
         while self._frames < self.collector.total_frames:
-            batch = self.rollouts(reset=self.reset_at_each_iter)
+            batch = rollouts(reset=self.reset_at_each_iter)
             self._frames += batch.numel()
             yield batch
 

@@ -16,13 +16,13 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.data import Composite, Unbounded
 
-from benchmarl_mkt.models.sequences import Trunk
 from benchmarl_mkt.paths import conf_path
 from benchmarl_mkt.serialisation import model_to_dict
 
 # Trunks that treat every agent for itself, so that one serves teams of any size.
 TRUNKS = ("mlp", "gru", "lstm")
 _IN, _OUT = "_embedding", "_features"
+Trunk = Callable[[TensorDictBase], TensorDictBase]
 
 # One trunk for all groups of an experiment. BenchMARL asks for one model per group and gives each
 # the experiment's own ``action_spec`` object, which no other experiment has. A trunk keeps that
@@ -151,8 +151,7 @@ class MultiTaskModel(Model):
             flat.append(entry.flatten(-dims) if dims > 1 else entry)
         data = flat[0] if len(flat) == 1 else torch.cat(flat, -1)
         if self.centralised:  # all agents in one row; the row is one "agent"
-            data = data.flatten(-2) if self.input_has_agent_dim else data
-            data = data.unsqueeze(-2)
+            data = (data.flatten(-2) if self.input_has_agent_dim else data).unsqueeze(-2)
         return data
 
     def evaluate(self, tensordict: TensorDictBase) -> Tensor:
@@ -196,17 +195,9 @@ def network_outputs(
 ) -> dict[str, Tensor]:
     """Eq. 1-2 for the tasks of ``data``: contiguous 2-D products, and one pass of the trunk.
 
-    Args:
-        embeddings: task -> E_k.
-        trunk: F.
-        heads: task -> EA_k.
-        data: task -> inputs [*B_k, N_k, d_k]; for a recurrent trunk sequences [B, T, N_k, d_k].
-        is_init: for a recurrent trunk [B, T, 1], true in the first step of each episode; the
-            trunk starts from zeros.
-        activate: the activation after E_k and F.
-
-    Returns:
-        Task -> outputs [*B_k, N_k, out_k].
+    Maps inputs [*B_k, N_k, d_k] by E_k (``embeddings``), F (``trunk``) and EA_k (``heads``) to
+    outputs [*B_k, N_k, out_k]; ``activate`` follows E_k and F. A recurrent trunk takes sequences
+    [B, T, N_k, d_k], starts from zeros, and ``is_init`` [B, T, 1] is true where episodes begin.
     """
     embedded = [
         activate(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
