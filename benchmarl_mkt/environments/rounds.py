@@ -109,12 +109,14 @@ class MultiTaskEnv(LeavesEnv):
             name: team.begin_step(data.get((name, "action")), ~self._idle[name])
             for name, team in self.teams.items()
         }
-        return lambda: self._end_step({name: reach() for name, reach in begun.items()})
 
-    def _end_step(self, steps: Mapping[str, TeamStep]) -> Leaves:
-        for name, step in steps.items():
-            self._finished[name] = self._idle[name] | step.terminated | step.truncated
-        return self._shown(steps)
+        def end_step() -> Leaves:
+            steps = {name: end() for name, end in begun.items()}
+            for name, step in steps.items():
+                self._finished[name] = self._idle[name] | step.terminated | step.truncated
+            return self._shown(steps)
+
+        return end_step
 
     def _shown(self, steps: Mapping[str, TeamStep]) -> Leaves:
         """What the rest follows from; a team's flags and rewards [B, 1, 1] are all agents'.

@@ -6,7 +6,6 @@ AEC layer around it; see :mod:`benchmarl_mkt.environments.mpe.games`.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 
@@ -85,7 +84,7 @@ class MpeEnv(LeavesEnv):
         return self._output()
 
     def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
-        return functools.partial(self._play, data)
+        return lambda: self._play(data)
 
     def _play(self, data: TensorDictBase | Leaves) -> Leaves:
         actions = np.empty((self.batch_size[0], len(self.games.agents)), dtype=np.int64)
