@@ -23,9 +23,7 @@ class MultiTaskCollector:
     so their values are computed once. If it knows the policy it plays by itself, in plain
     dictionaries (:class:`PlainRollouts`), unless the policy has hidden states or is on another
     device than the environment, the first frames are random, or the environment has more transforms
-    than BenchMARL's sum of rewards: then TorchRL's collector plays.
-
-    Attribute ``rollouts`` is what plays plainly, None where TorchRL's collector does.
+    than BenchMARL's sum of rewards: then TorchRL's collector plays, and ``rollouts`` is None.
 
     Args:
         collector: the collector; anything not named here is passed on to it.
@@ -48,19 +46,20 @@ class MultiTaskCollector:
             self.rollouts = PlainRollouts(env, policy.act, steps)
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        for batch in self.collector if self.rollouts is None else self._play():
+        for batch in self.collector if self.rollouts is None else self._play(self.rollouts):
             self._annotate(batch)
             yield batch
 
-    def _play(self) -> Iterator[TensorDictBase]:
+    def _play(self, rollouts: PlainRollouts) -> Iterator[TensorDictBase]:
         while self._frames < self.collector.total_frames:
-            batch = self.rollouts(reset=self.reset_at_each_iter)
+            batch = rollouts(reset=self.reset_at_each_iter)
             self._frames += batch.numel()
             yield batch
 
     @torch.no_grad()
     def _annotate(self, batch: TensorDictBase) -> None:
-        is_init = _starts(batch)
+        done = batch.get(("next", "done"))
+        is_init = torch.cat([torch.ones_like(done[:, :1]), done[:, :-1]], 1)  # or the batch begins
         for task, teacher in self.teachers.items():
             values = teacher(batch.get((task, "observation")), is_init)
             batch.set((task, "teacher_values"), values)
@@ -101,9 +100,3 @@ def _can_be_plain(collector: SyncDataCollector, policy: EpsilonGreedyPolicy) -> 
         and not collector.init_random_frames
         and policy.eps.device == env.device
     )
-
-
-def _starts(batch: TensorDictBase) -> Tensor:
-    """True in the steps [B, T, 1] that begin an episode or the batch."""
-    done = batch.get(("next", "done"))
-    return torch.cat([torch.ones_like(done[:, :1]), done[:, :-1]], 1)

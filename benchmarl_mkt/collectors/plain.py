@@ -19,12 +19,7 @@ class PlainRollouts:
     A step of TorchRL's collector makes some thousand Python calls, most of them for small
     tensordicts; here entries stay in flat dictionaries until a rollout is complete. It is the one
     of TorchRL's collector with BenchMARL's transform ``RewardSum``, bit by bit, but for
-    ``("collector", "traj_ids")``, which it lacks.
-
-    Args:
-        env: the environment: B copies at once.
-        act: from the environment's entries to every ``(group, "action")``.
-        steps: the steps T of a rollout.
+    ``("collector", "traj_ids")``, which it lacks. ``act`` chooses every ``(group, "action")``.
     """
 
     def __init__(self, env: LeavesEnv, act: Callable[[Leaves], Leaves], steps: int):
@@ -36,7 +31,9 @@ class PlainRollouts:
     def __call__(self, reset: bool) -> TensorDict:
         """Return the next steps [B, T]; with ``reset``, of new episodes."""
         if reset or self._now is None:
-            self._now = self._begin()
+            rewards = self.env.full_reward_spec
+            sums = {(group, SUM): rewards[group, "reward"].zero() for group in self._groups}
+            self._now = self.env.reset_leaves(None) | sums
         before, chosen, after = [], [], []
         with set_exploration_type(ExplorationType.RANDOM):
             for _ in range(self.steps):
@@ -52,18 +49,8 @@ class PlainRollouts:
         keys = [key for key in before[0] if key not in self.env.reward_keys]
         entries = self.env.complete(_stack(before, keys)) | _stack(chosen, actions)
         following = self.env.complete(_stack(after, reached))
-        return self._nested(entries).set("next", self._nested(following))
-
-    def _nested(self, leaves: Leaves) -> TensorDict:
-        """The tensordict [B, T] of a rollout's entries."""
-        batch = (*self.env.batch_size, self.steps)
-        return nest(leaves, batch, self.env.group_map, self.env.device)
-
-    def _begin(self) -> Leaves:
-        """The entries of new episodes."""
-        shapes = self.env.full_reward_spec
-        sums = {(group, SUM): shapes[group, "reward"].zero() for group in self._groups}
-        return self.env.reset_leaves(None) | sums
+        where = (*self.env.batch_size, self.steps), self.env.group_map, self.env.device
+        return nest(entries, *where).set("next", nest(following, *where))
 
     def _continue(self, reached: Leaves) -> Leaves:
         """The entries that the next step starts from: new episodes, where one has ended."""

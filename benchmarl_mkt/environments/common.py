@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+
 from benchmarl.environments.common import Task, TaskClass
-from benchmarl.utils import _read_yaml_config
-from torchrl.data import Binary, Composite
+from benchmarl.utils import DEVICE_TYPING, _read_yaml_config
+from torchrl.data import Composite
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.files import conf_path
 
 
-def done_leaves(shape: tuple[int, ...]) -> dict[str, Binary]:
-    """The three flags of an end, as specifications of ``shape``, whose last dimension is 1."""
-    return {
-        key: Binary(n=1, shape=shape, dtype=torch.bool)
-        for key in ("done", "terminated", "truncated")
-    }
-
-
 class DiscreteTaskClass(TaskClass):
-    """A task of discrete actions on a vectorised environment that knows its own groups."""
+    """A task of discrete actions whose groups have ``observation`` and ``action_mask``."""
 
     def supports_continuous_actions(self) -> bool:
         return False
@@ -34,6 +27,13 @@ class DiscreteTaskClass(TaskClass):
     def group_map(self, env: EnvBase) -> dict[str, list[str]]:
         return env.group_map
 
+    def observation_spec(self, env: EnvBase) -> Composite:
+        """Show each group's ``observation`` alone: what built-in algorithms read."""
+        return self._of_groups(env, "observation")
+
+    def action_mask_spec(self, env: EnvBase) -> Composite | None:
+        return self._of_groups(env, "action_mask")
+
     def state_spec(self, env: EnvBase) -> Composite | None:
         """Return None: BenchMARL knows one global state, not one per group."""
         return None
@@ -43,6 +43,43 @@ class DiscreteTaskClass(TaskClass):
 
     def action_spec(self, env: EnvBase) -> Composite:
         return env.full_action_spec_unbatched
+
+    def _of_groups(self, env: EnvBase, key: str) -> Composite:
+        """The specification of one copy with one entry of every group."""
+        spec = env.full_observation_spec_unbatched
+        return Composite(
+            {
+                group: Composite({key: spec[group, key]}, shape=spec[group].shape)
+                for group in self.group_map(env)
+            }
+        )
+
+
+class ScenarioClass(DiscreteTaskClass):
+    """A task named for a scenario of one of this package's vectorised environments.
+
+    Attributes:
+        environment: made from the scenario, the number of copies and the configuration.
+        limit: the configuration's key of the largest number of steps.
+    """
+
+    environment: Callable[..., EnvBase]
+    limit: str
+
+    def get_env_fun(
+        self, num_envs: int, continuous_actions: bool, seed: int | None, device: DEVICE_TYPING
+    ) -> Callable[[], EnvBase]:
+        scenario, config = self.name.lower(), dict(self.config)
+        steps = config.get(self.limit)
+        if type(steps) is not int or steps < 1:
+            raise ValueError(
+                f"task.{self.limit}: {steps!r} must be an integer of at least 1 "
+                f"({self.env_name()}/{scenario})"
+            )
+        return lambda: self.environment(scenario, num_envs, seed=seed, device=device, **config)
+
+    def max_steps(self, env: EnvBase) -> int:
+        return self.config[self.limit]
 
 
 class ShippedTask(Task):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import signal
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from benchmarl.environments.common import TaskClass
@@ -22,9 +23,8 @@ def make_copies(
     in processes of their own (spawned; they give the same numbers). It is made ``count`` times and
     no more; the first copy is made at once, the others when the environment is seeded or reset.
 
-    Returns:
-        The environment of batch size [count], and one to read specifications and groups from: the
-        same if the task is vectorised, else one copy, which with ``parallel`` is to be closed.
+    Returns the environment of batch size [count], and one to read specifications and groups from:
+    the same if the task is vectorised, else one copy, which with ``parallel`` is to be closed.
     """
     task = _without_own_limit(task)
     first = task.get_env_fun(count, continuous_actions=False, seed=seed, device=device)()
@@ -32,22 +32,14 @@ def make_copies(
     one = _transformed(first, transforms)
     if first.batch_size == torch.Size([count]):
         return one, one
-    seeds: list[dict[str, Any]] = [
-        {"seed": None if seed is None else seed + index} for index in range(count)
-    ]
-    if not parallel:
-        # TorchRL asks for a copy twice before the second one: for its metadata, and to run it.
-        env: EnvBase = SerialEnv(
-            count, _Maker(task, device, [first, first]), create_env_kwargs=seeds
-        )
-    else:
-        env = ParallelEnv(
-            count,
-            _Maker(task, device, [first]),
-            create_env_kwargs=seeds,
-            mp_start_method="spawn",
-            num_threads=torch.get_num_threads(),
-        )
+    kind: Callable[..., EnvBase]
+    if parallel:
+        threads, made = torch.get_num_threads(), [first]
+        kind = functools.partial(ParallelEnv, mp_start_method="spawn", num_threads=threads)
+    else:  # TorchRL asks for a copy twice before the second one: for its metadata, and to run it
+        kind, made = SerialEnv, [first, first]
+    seeds = [{"seed": None if seed is None else seed + index} for index in range(count)]
+    env = kind(count, _Maker(task, device, made), create_env_kwargs=seeds)
     return _transformed(env, transforms), one
 
 

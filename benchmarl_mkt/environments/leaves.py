@@ -6,9 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torchrl.data import Binary, Categorical, Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 Leaves = dict[str | tuple[str, str], Tensor]
@@ -17,13 +19,9 @@ Leaves = dict[str | tuple[str, str], Tensor]
 def nest(
     leaves: Leaves, batch: Sequence[int], groups: Mapping[str, Sequence[str]], device: DEVICE_TYPING
 ) -> TensorDict:
-    """Return the tensordict [*batch] of flat entries.
+    """Return the tensordict [*batch] of flat entries, whose first dimensions are ``batch``.
 
-    Args:
-        leaves: the entries, every one with ``batch`` in front.
-        batch: the batch size.
-        groups: group -> its agents; they are the last dimension of the group's batch.
-        device: where the entries are.
+    The agents of ``groups`` (group -> its agents) are the last dimension of a group's batch.
     """
     nested: dict[str, Any] = {k: v for k, v in leaves.items() if isinstance(k, str)}
     for part in {k[0]: None for k in leaves if isinstance(k, tuple)}:
@@ -31,6 +29,14 @@ def nest(
         agents = [len(groups[part])] if part in groups else []
         nested[part] = TensorDict(entries, [*batch, *agents], device=device)
     return TensorDict(nested, batch, device=device)
+
+
+def done_leaves(shape: tuple[int, ...]) -> dict[str, TensorSpec]:
+    """The three flags of an end, as specifications of ``shape``, whose last dimension is 1."""
+    return {
+        key: Binary(n=1, shape=shape, dtype=torch.bool)
+        for key in ("done", "terminated", "truncated")
+    }
 
 
 class LeavesEnv(EnvBase):
@@ -46,6 +52,40 @@ class LeavesEnv(EnvBase):
     """
 
     group_map: dict[str, list[str]]
+
+    def _set_specs(
+        self,
+        sizes: Mapping[str, tuple[int, int]],
+        others: Mapping[str, TensorSpec] | None = None,
+        masked: bool = True,
+        own_ends: bool = False,
+    ) -> None:
+        """Make the specifications.
+
+        Args:
+            sizes: group -> size of an observation, number of actions.
+            others: what is observed besides, with the batch size in front.
+            masked: whether groups have an ``action_mask``.
+            own_ends: whether groups have the three flags of an end.
+        """
+        batch = self.batch_size
+        observation, action, reward, done = (Composite(shape=batch) for _ in range(4))
+        observation.update(dict(others or {}))
+        done.update(done_leaves((*batch, 1)))
+        for group, (size, n_actions) in sizes.items():
+            shape = (*batch, len(self.group_map[group]))
+            observation[group] = Composite(observation=Unbounded((*shape, size)), shape=shape)
+            if masked:
+                mask = Binary(shape=(*shape, n_actions), dtype=torch.bool)
+                observation[group, "action_mask"] = mask
+            action[group] = Composite(action=Categorical(n_actions, shape=shape), shape=shape)
+            reward[group] = Composite(reward=Unbounded((*shape, 1)), shape=shape)
+            if own_ends:
+                done[group] = Composite(done_leaves((*shape, 1)), shape=shape)
+        self.observation_spec = observation.to(self.device)
+        self.action_spec = action.to(self.device)
+        self.reward_spec = reward.to(self.device)
+        self.done_spec = done.to(self.device)
 
     @abstractmethod
     def reset_leaves(self, mask: Tensor | None) -> Leaves:

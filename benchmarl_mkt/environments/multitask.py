@@ -9,7 +9,7 @@ from typing import Any
 from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
-from torchrl.data import Composite, Unbounded
+from torchrl.data import Unbounded
 from torchrl.envs import EnvBase, ExcludeTransform, Transform
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
@@ -76,11 +76,7 @@ class MultiTaskClass(DiscreteTaskClass):
         return MultiTaskClass(self.choice, {**self.config, "tasks": [asdict(team)], "only": None})
 
     def get_env_fun(
-        self,
-        num_envs: int,
-        continuous_actions: bool,
-        seed: int | None,
-        device: DEVICE_TYPING,
+        self, num_envs: int, continuous_actions: bool, seed: int | None, device: DEVICE_TYPING
     ) -> Callable[[], EnvBase]:
         if continuous_actions:
             raise ValueError(
@@ -110,13 +106,6 @@ class MultiTaskClass(DiscreteTaskClass):
     def max_steps(self, env: EnvBase) -> int:
         return env.max_steps
 
-    def observation_spec(self, env: EnvBase) -> Composite:
-        """Show each group's ``observation`` alone: what built-in algorithms read."""
-        return self._select(env, "observation")
-
-    def action_mask_spec(self, env: EnvBase) -> Composite:
-        return self._select(env, "action_mask")
-
     def group_state_spec(self, env: EnvBase) -> dict[str, Unbounded]:
         """Return the spec [S] of each group's state, its own or that of all its observations."""
         return {name: Unbounded((team.state_size,)) for name, team in env.teams.items()}
@@ -136,15 +125,6 @@ class MultiTaskClass(DiscreteTaskClass):
         for task in batch.get("next").get(TEAMS_WON, {}).keys():
             rates |= win_rate(batch, f"collection/{task}/win_rate", ("next", TEAMS_WON, task))
         return rates
-
-    def _select(self, env: EnvBase, key: str) -> Composite:
-        spec = env.full_observation_spec_unbatched
-        return Composite(
-            {
-                group: Composite({key: spec[group, key]}, shape=spec[group].shape)
-                for group in env.group_map
-            }
-        )
 
     @staticmethod
     def env_name() -> str:

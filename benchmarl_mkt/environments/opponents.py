@@ -27,9 +27,8 @@ class FrozenPolicy(nn.Module):
         self.sizes = [layers[0][0].shape[1], *(weight.shape[0] for weight, _ in layers)]
         modules: list[nn.Module] = []
         for weight, bias in layers:
-            linear = nn.Linear(weight.shape[1], weight.shape[0])
-            linear.load_state_dict({"weight": weight, "bias": bias})
-            modules += [linear, nn.ReLU()]
+            modules += [nn.Linear(weight.shape[1], weight.shape[0]), nn.ReLU()]
+            modules[-2].load_state_dict({"weight": weight, "bias": bias})
         self.network = nn.Sequential(*modules[:-1]).requires_grad_(False)
 
     @torch.no_grad()
@@ -71,11 +70,10 @@ def policy_path(source: str | Path) -> Path:
     Raises:
         ValueError: if there is no such file.
     """
-    path = _SHIPPED / f"{source}.safetensors"
-    path = path if path.is_file() else Path(source).expanduser()
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in _SHIPPED.glob("*.safetensors")))
-        raise ValueError(
-            f"opponents: no policy '{source}'; give a .safetensors file or one of: {shipped}"
-        )
-    return path
+    for path in (_SHIPPED / f"{source}.safetensors", Path(source).expanduser()):
+        if path.is_file():
+            return path
+    shipped = ", ".join(sorted(path.stem for path in _SHIPPED.glob("*.safetensors")))
+    raise ValueError(
+        f"opponents: no policy '{source}'; give a .safetensors file or one of: {shipped}"
+    )

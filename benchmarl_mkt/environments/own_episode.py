@@ -14,9 +14,6 @@ class OwnEpisode(Transform):
     the team's own. Steps in which the team has idled teach nothing: in a minibatch [B] of single
     steps its own steps, repeated in turn, stand in their place. Sequences (recurrent models) and
     minibatches of idle steps alone are left as they are but for the ends.
-
-    Args:
-        group: the team (agent group).
     """
 
     def __init__(self, group: str):

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Categorical, Composite, Unbounded
+from torchrl.data import Binary, Composite, Unbounded
 
-from benchmarl_mkt.environments.common import done_leaves
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.team import Team, TeamStep
 from benchmarl_mkt.environments.wins import TEAMS_WON
@@ -64,36 +63,20 @@ class MultiTaskEnv(LeavesEnv):
         return torch.zeros(self.batch_size, dtype=torch.bool, device=self.device)
 
     def _make_specs(self) -> None:
-        batch = self.batch_size
-        flag = Binary(n=1, shape=(*batch, 1), dtype=torch.bool)
-        observation = Composite(
-            {"active": Composite({name: flag.clone() for name in self.teams}, shape=batch)},
-            shape=batch,
+        batch, flag = self.batch_size, Binary(n=1, shape=(*self.batch_size, 1), dtype=torch.bool)
+        states = {
+            name: Unbounded((*batch, self.teams[name].state_size)) for name in self._with_state
+        }
+        others = {
+            "active": {name: flag.clone() for name in self.teams},
+            TEAMS_WON: {name: flag.clone() for name in self._with_wins},
+            "state": states,
+        }
+        self._set_specs(
+            {name: (team.observation_size, team.n_actions) for name, team in self.teams.items()},
+            {key: Composite(specs, shape=batch) for key, specs in others.items() if specs},
+            own_ends=True,
         )
-        if self._with_wins:
-            wins = {name: flag.clone() for name in self._with_wins}
-            observation[TEAMS_WON] = Composite(wins, shape=batch)
-        if self._with_state:
-            states = {
-                name: Unbounded((*batch, self.teams[name].state_size)) for name in self._with_state
-            }
-            observation["state"] = Composite(states, shape=batch)
-        action, reward = Composite(shape=batch), Composite(shape=batch)
-        done = Composite(done_leaves((*batch, 1)), shape=batch)
-        for name, team in self.teams.items():
-            shape = (*batch, team.n_agents)
-            observation[name] = Composite(
-                observation=Unbounded((*shape, team.observation_size)),
-                action_mask=Binary(shape=(*shape, team.n_actions), dtype=torch.bool),
-                shape=shape,
-            )
-            action[name] = Composite(action=Categorical(team.n_actions, shape=shape), shape=shape)
-            reward[name] = Composite(reward=Unbounded((*shape, 1)), shape=shape)
-            done[name] = Composite(done_leaves((*shape, 1)), shape=shape)
-        self.observation_spec = observation.to(self.device)
-        self.action_spec = action.to(self.device)
-        self.reward_spec = reward.to(self.device)
-        self.done_spec = done.to(self.device)
 
     def _set_seed(self, seed: int | None) -> None:
         """Seed every team.
@@ -126,12 +109,14 @@ class MultiTaskEnv(LeavesEnv):
             name: team.begin_step(data.get((name, "action")), ~self._idle[name])
             for name, team in self.teams.items()
         }
-        return lambda: self._end_step({name: reach() for name, reach in begun.items()})
 
-    def _end_step(self, steps: Mapping[str, TeamStep]) -> Leaves:
-        for name, step in steps.items():
-            self._finished[name] = self._idle[name] | step.terminated | step.truncated
-        return self._shown(steps)
+        def end_step() -> Leaves:
+            steps = {name: end() for name, end in begun.items()}
+            for name, step in steps.items():
+                self._finished[name] = self._idle[name] | step.terminated | step.truncated
+            return self._shown(steps)
+
+        return end_step
 
     def _shown(self, steps: Mapping[str, TeamStep]) -> Leaves:
         """What the rest follows from; a team's flags and rewards [B, 1, 1] are all agents'.

@@ -52,15 +52,10 @@ class MultiTaskConfig:
 
 
 def set_names(choice: str, config: Mapping[str, Any], teams: Sequence[TeamConfig]) -> list[str]:
-    """Name the tasks of a set, and the set with all that it is.
+    """Name the tasks of a set, and the set with all that it is; ``teams`` are its tasks, checked.
 
-    A shipped set has its file's name. Any other says what is in it: BenchMARL's results are
-    merged by these names, and different sets must not be taken for one.
-
-    Args:
-        choice: the configuration file, such as ``CUSTOM``.
-        config: the fields of :class:`MultiTaskConfig`.
-        teams: its ``tasks``, checked.
+    A shipped set has the name of its file, ``choice``. Any other says what is in it: BenchMARL's
+    results are merged by these names, and different sets must not be taken for one.
     """
     path = conf_path() / "task" / "multitask" / f"{choice.lower()}.yaml"
     shipped = asdict(MultiTaskConfig(**(_read_yaml_config(str(path)) if path.is_file() else {})))
@@ -106,8 +101,7 @@ def parse_tasks(entries: Sequence[Any]) -> list[TeamConfig]:
     """Check the entries of ``tasks`` and give each a name.
 
     Raises:
-        ValueError: if the set is empty, a task is unknown, twice in the set, or has no
-            discrete actions, or an entry has unknown keys.
+        ValueError: if they are no set (one line that names the entry and the remedy).
     """
     if not entries:
         raise ValueError(
@@ -131,10 +125,10 @@ def parse_tasks(entries: Sequence[Any]) -> list[TeamConfig]:
 
 
 def _parse_entry(entry: Any) -> TeamConfig:
-    if not isinstance(entry, str | Mapping):
+    entry = {"task": entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, Mapping):
         raise ValueError(f"tasks: the entry {entry!r} must be a task's name or a mapping with task")
-    entry = {"task": entry} if isinstance(entry, str) else dict(entry)
-    unknown = set(entry) - {"task", "name", "config", "opponents"}
+    unknown = set(entry) - set(TeamConfig.__dataclass_fields__)
     if unknown or not isinstance(entry.get("task"), str):
         raise ValueError(
             f"tasks: the entry {entry} must be a task's name or a mapping with task and, as "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +34,24 @@ class TeamStep(NamedTuple):
     terminated: Tensor  # [B] bool
     truncated: Tensor  # [B] bool
     won: Tensor  # [B] bool; false where the task knows no victory
+
+
+@dataclass
+class _Group:
+    """One agent group of the task."""
+
+    name: str
+    agents: list[str]
+    keys: list[tuple[str, ...]]  # of the entries of an observation
+    length: int  # numbers d that an agent sees
+    n_actions: int
+    masked: bool
+    opponent: FrozenPolicy | None = None  # who acts, if it is not the team
+
+    def seen(self, data: TensorDictBase | dict) -> Tensor:
+        """The observation's entries in a row: [B, n, d]."""
+        entries = [_per_agent(data.get(key)) for key in self.keys]
+        return (entries[0] if len(entries) == 1 else torch.cat(entries, -1)).float()
 
 
 class Team:
@@ -93,7 +111,8 @@ class Team:
         try:
             self.env, one = make_copies(task, num_envs, seed, device, parallel)
             self._one, self.vectorised = one, one is self.env
-            self._read(task, one, num_envs, dict(opponents or {}))
+            self._never = torch.zeros(num_envs, dtype=torch.bool, device=self.env.device)
+            self._read(task, one, dict(opponents or {}))
             self._takes_seeds = True
             if parallel and not self.vectorised:  # the copies are in processes of their own,
                 self._takes_seeds = _takes_seeds(one)  # which an error would end
@@ -110,105 +129,84 @@ class Team:
         self._current: Any = {}  # the task's entries of now
         self._shown: TeamStep | None = None
 
-    def _read(self, task: TaskClass, one: EnvBase, batch: int, opponents: dict[str, str]) -> None:
+    def _read(self, task: TaskClass, one: EnvBase, sources: Mapping[str, str]) -> None:
         """Read groups, sizes and limits from ``one`` copy of the task, or from all if vectorised.
 
         Copies run side by side give lists of the first and sizes that are multiplied.
         """
-        name, group_map = self.name, task.group_map(one)
-        unknown = set(opponents) - set(group_map)
-        if unknown or not set(group_map) - set(opponents):
+        group_map, states = task.group_map(one), task.state_spec(one)
+        if set(sources) - set(group_map) or not set(group_map) - set(sources):
             raise ValueError(
-                f"opponents: of task '{name}' must be some, not all, of its groups "
-                f"{sorted(group_map)}, got {sorted(opponents)}"
+                f"opponents: of task '{self.name}' must be some, not all, of its groups "
+                f"{sorted(group_map)}, got {sorted(sources)}"
             )
+        groups = {name: self._read_group(task, one, name, group_map[name]) for name in group_map}
+        for name, source in sources.items():
+            groups[name].opponent = self._load(source, groups[name])
+        self._opponents = [groups[name] for name in sources]
+        self._groups = [group for name, group in groups.items() if name not in sources]
+        self._sizes = [len(group.agents) for group in self._groups]
+        self.agents = [agent for group in self._groups for agent in group.agents]
+        self.n_agents = len(self.agents)
+        self.n_actions = max(group.n_actions for group in self._groups)
         self.max_steps = task.max_steps(one)
-        self._groups = [group for group in group_map if group not in opponents]
-        self._sizes = [len(group_map[group]) for group in self._groups]
-        observation_spec, action_spec = task.observation_spec(one), task.action_spec(one)
-        mask_spec, state_spec = task.action_mask_spec(one), task.state_spec(one)
-        self._leaves = {
-            group: [(group, *_as_tuple(key)) for key in observation_spec[group].keys(True, True)]
-            for group in group_map
-        }
-        blind = [group for group, leaves in self._leaves.items() if not leaves]
-        if blind:
-            raise ValueError(f"tasks: '{name}' has no observation in group '{blind[0]}'")
-        lengths = {
-            group: sum(self._entry_size(key, observation_spec[key]) for key in self._leaves[group])
-            for group in group_map
-        }
-        shapes = {
-            group: ((len(agents),), (*one.batch_size, len(agents)))
-            for group, agents in group_map.items()
-        }
-        counts = {group: self._action_count(group, action_spec, shapes[group]) for group in shapes}
-        self._counts = [counts[group] for group in self._groups]
-        masks = () if mask_spec is None else mask_spec.keys(True, True)
-        self._masked = [group for group in self._groups if (group, "action_mask") in masks]
         self.knows_wins = WON in one.full_observation_spec.keys(True, True)
-        self._state_keys = [] if state_spec is None else list(state_spec.keys(True, True))
-        self.n_agents = sum(self._sizes)
-        self.n_actions = max(self._counts)
-        limit = getattr(one, "max_return", None)  # of every agent
-        agents = 1 if self._mean_reward else self.n_agents
-        self.max_return = None if limit is None else limit * agents
-        self._length = max(lengths[group] for group in self._groups)
-        self.observation_size = self._length + (self.n_agents if self._agent_id else 0)
-        self.state_length = self._length if state_spec is None else None
-        self.state_size = (
-            self.n_agents * self._length
-            if state_spec is None
-            else sum(state_spec[key].shape.numel() for key in self._state_keys)
+        self.max_return = getattr(one, "max_return", None)  # of every agent
+        if self.max_return is not None and not self._mean_reward:
+            self.max_return *= self.n_agents
+        length = max(group.length for group in self._groups)
+        self.observation_size = length + (self.n_agents if self._agent_id else 0)
+        self._state_keys = [] if states is None else list(states.keys(True, True))
+        self.state_length = length if states is None else None
+        self.state_size = sum(states[key].shape.numel() for key in self._state_keys)
+        if states is None:
+            self.state_size = self.n_agents * length
+        n, batch, device = self.n_agents, len(self._never), self.env.device
+        ids = torch.eye(n) if self._agent_id else torch.zeros(n, 0)
+        self._tails = []  # what follows the groups' observations: zero padding, and the agent ids
+        self._existing = torch.zeros(batch, n, self.n_actions, dtype=torch.bool, device=device)
+        masks = self._existing.split(self._sizes, 1)
+        for group, own_ids, mask in zip(self._groups, ids.split(self._sizes), masks):
+            tail = torch.nn.functional.pad(own_ids, (length - group.length, 0))
+            self._tails.append(tail.to(device).expand(batch, -1, -1))
+            mask[..., : group.n_actions] = True  # the others are padding
+
+    def _read_group(self, task: TaskClass, one: EnvBase, name: str, agents: list[str]) -> _Group:
+        entries, masks = task.observation_spec(one)[name], task.action_mask_spec(one)
+        keys = [key if isinstance(key, tuple) else (key,) for key in entries.keys(True, True)]
+        if not keys:
+            raise ValueError(f"tasks: '{self.name}' has no observation in group '{name}'")
+        for key in keys:
+            if -1 in entries[key].shape:
+                raise ValueError(
+                    f"tasks: '{self.name}' has agents of one group that see entries "
+                    f"'{'.'.join((name, *key))}' of different sizes; give them groups of their own "
+                    "(group_map), which are padded"
+                )
+        actions, n = task.action_spec(one)[name, "action"], len(agents)
+        single = isinstance(actions, Categorical) and not isinstance(actions, MultiCategorical)
+        if not single or tuple(actions.shape) not in ((n,), (*one.batch_size, n)):
+            raise ValueError(
+                f"tasks: '{self.name}' has actions of {type(actions).__name__} "
+                f"{list(actions.shape)} in group '{name}'; one categorical action per agent is "
+                "needed"
+            )
+        return _Group(
+            name,
+            agents,
+            keys=[(name, *key) for key in keys],
+            length=sum(entries[key].shape[1:].numel() for key in keys),
+            n_actions=int(actions.space.n),
+            masked=masks is not None and (name, "action_mask") in masks.keys(True, True),
         )
-        self.agents = [agent for group in self._groups for agent in group_map[group]]
-        self._opponents = {
-            group: self._load_opponent(group, source, lengths[group], counts[group])
-            for group, source in opponents.items()
-        }
-        stops = list(itertools.accumulate(self._sizes))
-        self._spans = list(zip([0, *stops], stops))  # first and past-the-last agent of each group
-        device = self.env.device
-        ids = torch.eye(self.n_agents) if self._agent_id else torch.zeros(self.n_agents, 0)
-        self._tails = {  # what follows a group's observations: zero padding, and the agent ids
-            group: torch.nn.functional.pad(ids[start:stop], (self._length - lengths[group], 0))
-            .to(device)
-            .expand(batch, -1, -1)
-            for group, (start, stop) in zip(self._groups, self._spans)
-        }
-        self._never = torch.zeros(batch, dtype=torch.bool, device=device)
-        self._existing = torch.zeros(
-            batch, self.n_agents, self.n_actions, dtype=torch.bool, device=device
-        )  # actions that are no padding
-        for (start, stop), count in zip(self._spans, self._counts):
-            self._existing[:, start:stop, :count] = True
 
-    def _entry_size(self, key: tuple[str, ...], spec) -> int:
-        """How many numbers per agent an observation entry [n, ...] holds."""
-        if -1 in spec.shape:
-            raise ValueError(
-                f"tasks: '{self.name}' has agents of one group that see entries '{'.'.join(key)}' "
-                "of different sizes; give them groups of their own (group_map), which are padded"
-            )
-        return spec.shape[1:].numel()
-
-    def _action_count(self, group: str, action_spec, shapes: tuple) -> int:
-        """The number of actions of a group's agents, whose specification has one of ``shapes``."""
-        spec = action_spec[group, "action"]
-        single = isinstance(spec, Categorical) and not isinstance(spec, MultiCategorical)
-        if not single or tuple(spec.shape) not in shapes:
-            raise ValueError(
-                f"tasks: '{self.name}' has actions of {type(spec).__name__} {list(spec.shape)} in "
-                f"group '{group}'; one categorical action per agent is needed"
-            )
-        return int(spec.space.n)
-
-    def _load_opponent(self, group: str, source: str, length: int, n_actions: int) -> FrozenPolicy:
+    def _load(self, source: str, group: _Group) -> FrozenPolicy:
         policy = FrozenPolicy.load(source).to(self.env.device)
-        if (policy.sizes[0], policy.sizes[-1]) != (length, n_actions):
+        if (policy.sizes[0], policy.sizes[-1]) != (group.length, group.n_actions):
             raise ValueError(
                 f"opponents: '{source}' maps {policy.sizes[0]} observations to {policy.sizes[-1]} "
-                f"actions, but group '{group}' of task '{self.name}' has {length} and {n_actions}"
+                f"actions, but group '{group.name}' of task '{self.name}' has {group.length} and "
+                f"{group.n_actions}"
             )
         return policy
 
@@ -233,7 +231,13 @@ class Team:
     def reset(self, mask: Tensor | None = None) -> TeamStep:
         """Start new episodes in the copies of ``mask`` [B] (all, if None)."""
         everywhere = mask is None or self._shown is None or bool(mask.all())
-        self._current = self._reset_task(None if everywhere else mask)
+        if isinstance(self.env, LeavesEnv):
+            self._current = self.env.reset_leaves(None if everywhere else mask)
+        elif everywhere:
+            self._current = self.env.reset()
+        else:
+            request = self._current.clone().set("_reset", mask.unsqueeze(-1))
+            self._current = self.env.reset(request)
         self._elapsed[... if everywhere else mask] = 0
         shown = self._show(self._current, None)
         self._shown = shown if everywhere else self._merge(shown, mask)
@@ -259,13 +263,11 @@ class Team:
         if not everyone and not active.any():
             self._shown = self._shown._replace(reward=torch.zeros_like(self._shown.reward))
             return lambda: self._shown
-        actions = dict(zip(self._groups, played.split(self._sizes, -1)))
-        for group, policy in self._opponents.items():
-            actions[group] = policy(self._flat(self._current, group))
-        reach = self._begin_task(
-            {(group, "action"): chosen for group, chosen in actions.items()},
-            None if self.vectorised or everyone else active,
-        )
+        parts = zip(self._groups, played.split(self._sizes, -1))
+        actions = {(group.name, "action"): chosen for group, chosen in parts}
+        for group in self._opponents:
+            actions[group.name, "action"] = group.opponent(group.seen(self._current))
+        reach = self._begin_task(actions, None if self.vectorised or everyone else active)
         self._elapsed += 1  # of idle copies it is of no use
         return lambda: self._end_step(reach(), None if everyone else active)
 
@@ -279,18 +281,8 @@ class Team:
         self._shown = shown
         return shown
 
-    def _reset_task(self, mask: Tensor | None) -> TensorDictBase | dict:
-        """Reset the task's copies of ``mask`` [B], all if None; return its entries."""
-        if isinstance(self.env, LeavesEnv):
-            return self.env.reset_leaves(mask)
-        if mask is None:
-            return self.env.reset()
-        return self.env.reset(self._current.clone().set("_reset", mask.unsqueeze(-1)))
-
-    def _begin_task(
-        self, actions: dict, stepped: Tensor | None
-    ) -> Callable[[], TensorDictBase | dict]:
-        """Begin to step the task's copies of ``stepped`` [B], all if None."""
+    def _begin_task(self, actions: dict, stepped: Tensor | None) -> Callable[[], Any]:
+        """Begin to step the task's copies of ``stepped`` [B], all if None; end with its entries."""
         if isinstance(self.env, LeavesEnv):
             return self.env.begin_step(actions)
         # What was shown goes along: transforms with a state read it, and TorchRL shows it again of
@@ -314,21 +306,17 @@ class Team:
 
     def _merge(self, new: TeamStep, mask: Tensor) -> TeamStep:
         """Take ``new`` where ``mask`` [B] is true, else what was shown before."""
-        return TeamStep(
-            *(
-                None if fresh is None else torch.where(_beside(mask, fresh), fresh, old)
-                for fresh, old in zip(new, self._shown)
-            )
-        )
 
-    def _flat(self, data: TensorDictBase | dict, group: str) -> Tensor:
-        """Concatenate a group's observation entries: [B, n, d]."""
-        flat = [_per_agent(data.get(key)) for key in self._leaves[group]]
-        return (flat[0] if len(flat) == 1 else torch.cat(flat, -1)).float()
+        def choose(fresh: Tensor | None, old: Tensor | None) -> Tensor | None:
+            if fresh is None:
+                return None
+            return torch.where(mask.view(-1, *[1] * (fresh.ndim - 1)), fresh, old)
+
+        return TeamStep(*map(choose, new, self._shown))
 
     def _show(self, data: TensorDictBase | dict, elapsed: Tensor | None) -> TeamStep:
         """Turn the task's entries into the team's view; ``elapsed`` None marks a reset."""
-        seen = [torch.cat((self._flat(data, g), self._tails[g]), -1) for g in self._groups]
+        seen = [torch.cat((g.seen(data), tail), -1) for g, tail in zip(self._groups, self._tails)]
         observation = seen[0] if len(seen) == 1 else torch.cat(seen, 1)
         state = None
         if self._state_keys:
@@ -338,7 +326,7 @@ class Team:
         if elapsed is None:
             reward, terminated, truncated = never.float(), never, never
         else:
-            parts = [data.get((group, "reward")).flatten(1) for group in self._groups]
+            parts = [data.get((group.name, "reward")).flatten(1) for group in self._groups]
             rewards = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             reward = rewards.mean(1) if self._mean_reward else rewards.sum(1)
             terminated = data.get("terminated").view(len(elapsed))
@@ -349,12 +337,12 @@ class Team:
 
     def _masks(self, data: TensorDictBase | dict) -> Tensor:
         """Availability [B, N, A]: the task's own masks, and false for padded actions."""
-        if len(self._groups) == 1 and self._masked:  # nothing to pad
-            return data.get((self._groups[0], "action_mask"))
+        if len(self._groups) == 1 and self._groups[0].masked:  # nothing to pad
+            return data.get((self._groups[0].name, "action_mask"))
         masks = self._existing.clone()
-        for group, (start, stop), count in zip(self._groups, self._spans, self._counts):
-            if group in self._masked:
-                masks[:, start:stop, :count] = data.get((group, "action_mask"))
+        for group, own in zip(self._groups, masks.split(self._sizes, 1)):
+            if group.masked:
+                own[..., : group.n_actions] = data.get((group.name, "action_mask"))
         return masks
 
 
@@ -372,12 +360,3 @@ def _per_agent(entry: Tensor) -> Tensor:
     if entry.ndim == 2:
         return entry.unsqueeze(-1)
     return entry.flatten(2) if entry.ndim > 3 else entry
-
-
-def _beside(mask: Tensor, entry: Tensor) -> Tensor:
-    """``mask`` [B] with as many dimensions as ``entry`` [B, ...]."""
-    return mask.view(-1, *[1] * (entry.ndim - 1))
-
-
-def _as_tuple(key) -> tuple:
-    return key if isinstance(key, tuple) else (key,)

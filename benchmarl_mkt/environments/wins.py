@@ -10,27 +10,19 @@ TEAMS_WON = "won"  # of several tasks: (TEAMS_WON, task), bool [*B, 1]
 
 
 def won(steps: TensorDictBase, task: str) -> Tensor | None:
-    """Whether the battle of ``task`` was won by each of the steps: bool [*B].
+    """Whether the battle of ``task`` was won by each step of a rollout, of one task or of several.
 
-    None if the task knows no victory.
-
-    Args:
-        steps: what a rollout or a collector gives, of one task or of several.
-        task: the agent group.
+    bool [*B]; None if the task knows no victory.
     """
     after = steps.get("next")
-    if TEAMS_WON in after.keys():
-        found = after.get((TEAMS_WON, task), None)
-        return None if found is None else found.squeeze(-1)
-    return after.get(WON, None)
+    if TEAMS_WON not in after.keys():
+        return after.get(WON, None)
+    flags = after.get((TEAMS_WON, task), None)
+    return None if flags is None else flags.squeeze(-1)
 
 
 def win_rate(batch: TensorDictBase, name: str, key: tuple[str, ...]) -> dict[str, float]:
-    """The share of ``key`` [*B] or [*B, 1] among the steps of a batch that end an episode.
-
-    Returns:
-        It, as ``name``; nothing if no episode ended.
-    """
+    """The share of ``key`` [*B] or [*B, 1] among the steps that end an episode, if any, by name."""
     ended = batch.get(("next", "done")).squeeze(-1)
     if not ended.any():
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +11,23 @@ from torch import Tensor, nn
 MIXERS = ("qmix", "vdn", "vdn_s", "attention", "none")
 
 
-class MultiTaskMixer(nn.Module):
+class _StateMixer(nn.Module):
+    """A mixer that reads the state z = SE_k(s) of size ``state_embed_dim``."""
+
+    reads_state = True
+
+    def __init__(self, state_sizes: Mapping[str, int], state_embed_dim: int):
+        super().__init__()
+        self.state_embeddings = nn.ModuleDict(
+            {task: nn.Linear(size, state_embed_dim) for task, size in state_sizes.items()}
+        )
+
+    def embedded(self, task: str, state: Tensor) -> Tensor:
+        """Return the rows z [M, state_embed_dim] of states [*B, S_k]."""
+        return torch.relu(self.state_embeddings[task](state.reshape(-1, state.shape[-1])))
+
+
+class MultiTaskMixer(_StateMixer):
     r"""QMIX over several tasks: per-task state embedding SE_k, shared hypernetworks (Eq. 4).
 
     .. math::
@@ -29,8 +46,6 @@ class MultiTaskMixer(nn.Module):
         hypernet_embed_dim: hidden units of the hypernetworks (64).
     """
 
-    reads_state = True
-
     def __init__(
         self,
         state_sizes: Mapping[str, int],
@@ -38,26 +53,20 @@ class MultiTaskMixer(nn.Module):
         mixing_embed_dim: int = 32,
         state_embed_dim: int = 32,
         hypernet_embed_dim: int = 64,
-        device: torch.device | str | None = None,
     ):
-        super().__init__()
+        super().__init__(state_sizes, state_embed_dim)
         self.n_agents, self.mixing_embed_dim = n_agents, mixing_embed_dim
         self._hidden = [hypernet_embed_dim, hypernet_embed_dim, mixing_embed_dim]
-        linear, embed = nn.Linear, mixing_embed_dim
-        self.state_embeddings = nn.ModuleDict(
-            {task: linear(size, state_embed_dim) for task, size in state_sizes.items()}
-        )
-        self.first = linear(state_embed_dim, sum(self._hidden) + embed)
-        self.second_w1 = linear(hypernet_embed_dim, n_agents * embed)
-        self.second_w2 = linear(hypernet_embed_dim, embed)
-        self.second_b2 = linear(embed, 1)
-        self.to(device)
+        self.first = nn.Linear(state_embed_dim, sum(self._hidden) + mixing_embed_dim)
+        self.second_w1 = nn.Linear(hypernet_embed_dim, n_agents * mixing_embed_dim)
+        self.second_w2 = nn.Linear(hypernet_embed_dim, mixing_embed_dim)
+        self.second_b2 = nn.Linear(mixing_embed_dim, 1)
 
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
         """Mix values [*B, n_agents] in the state [*B, S_k] of ``task`` into [*B]."""
         rows = values.reshape(-1, self.n_agents, 1)  # [M, N, 1]
-        z = torch.relu(self.state_embeddings[task](state.reshape(-1, state.shape[-1])))
-        hyper, b1 = self.first(z).split([sum(self._hidden), self.mixing_embed_dim], -1)
+        first = self.first(self.embedded(task, state))
+        hyper, b1 = first.split([sum(self._hidden), self.mixing_embed_dim], -1)
         for_w1, for_w2, for_b2 = torch.relu(hyper).split(self._hidden, -1)
         w1 = self.second_w1(for_w1).abs().view(-1, self.n_agents, self.mixing_embed_dim)
         hidden = nn.functional.elu((rows * w1).sum(1) + b1)  # [M, embed]
@@ -75,7 +84,7 @@ class VdnMixer(nn.Module):
         return values.sum(-1)
 
 
-class VdnStateMixer(nn.Module):
+class VdnStateMixer(_StateMixer):
     r"""VDN-S (`arXiv:1803.11485 <https://arxiv.org/abs/1803.11485>`_, 6.2): VDN and a state value.
 
     .. math:: Q_{tot} = \sum_i q_i + V(z), \quad z = SE_k(s)
@@ -88,33 +97,22 @@ class VdnStateMixer(nn.Module):
         hypernet_embed_dim: hidden units of V.
     """
 
-    reads_state = True
-
     def __init__(
         self,
         state_sizes: Mapping[str, int],
         state_embed_dim: int = 32,
         hypernet_embed_dim: int = 64,
-        device: torch.device | str | None = None,
     ):
-        super().__init__()
-        embed, hidden = state_embed_dim, hypernet_embed_dim
-        self.state_embeddings = nn.ModuleDict(
-            {task: nn.Linear(size, embed) for task, size in state_sizes.items()}
-        )
-        self.value = nn.Sequential(
-            *(nn.Linear(embed, hidden), nn.ReLU()),
-            *(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)),
-        )
-        self.to(device)
+        super().__init__(state_sizes, state_embed_dim)
+        self.value = _perceptron(state_embed_dim, hypernet_embed_dim, hypernet_embed_dim, 1)
 
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
         """Mix values [*B, N_k] in the state [*B, S_k] of ``task`` into [*B]."""
-        z = torch.relu(self.state_embeddings[task](state.reshape(-1, state.shape[-1])))
-        return values.sum(-1) + self.value(z).view(values.shape[:-1])
+        value = self.value(self.embedded(task, state))
+        return values.sum(-1) + value.view(values.shape[:-1])
 
 
-class AttentionMixer(nn.Module):
+class AttentionMixer(_StateMixer):
     r"""Teams of any sizes under shared weights: attention of the state over the agents.
 
     .. math::
@@ -134,8 +132,6 @@ class AttentionMixer(nn.Module):
         heads: number of attention heads.
     """
 
-    reads_state = True
-
     def __init__(
         self,
         state_sizes: Mapping[str, int],
@@ -143,29 +139,20 @@ class AttentionMixer(nn.Module):
         state_embed_dim: int = 32,
         hypernet_embed_dim: int = 64,
         heads: int = 4,
-        device: torch.device | str | None = None,
     ):
-        super().__init__()
+        super().__init__(state_sizes, state_embed_dim)
         self.heads, dim = heads, state_embed_dim
-        self.state_embeddings = nn.ModuleDict(
-            {task: nn.Linear(size, dim) for task, size in state_sizes.items()}
-        )
         self.agents = nn.ParameterDict(
             {task: nn.Parameter(torch.randn(size, dim)) for task, size in team_sizes.items()}
         )
         self.query, self.key = nn.Linear(dim, heads * dim), nn.Linear(dim, heads * dim)
-        self.weight, self.bias = (
-            nn.Sequential(
-                nn.Linear(dim, hypernet_embed_dim), nn.ReLU(), nn.Linear(hypernet_embed_dim, size)
-            )
-            for size in (heads, 1)
-        )
-        self.to(device)
+        self.weight = _perceptron(dim, hypernet_embed_dim, heads)
+        self.bias = _perceptron(dim, hypernet_embed_dim, 1)
 
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
         """Mix values [*B, N_k] in the state [*B, S_k] of ``task`` into [*B]."""
         rows = values.reshape(-1, values.shape[-1])  # [M, N]
-        z = torch.relu(self.state_embeddings[task](state.reshape(-1, state.shape[-1])))
+        z = self.embedded(task, state)
         query = self.query(z).unflatten(-1, (self.heads, -1))  # [M, H, d]
         key = self.key(self.agents[task]).unflatten(-1, (self.heads, -1))  # [N, H, d]
         attention = torch.einsum("mhd,nhd->mhn", query, key / query.shape[-1] ** 0.5).softmax(-1)
@@ -184,25 +171,30 @@ class IndependentMixer(nn.Module):
         return values
 
 
+def _perceptron(*sizes: int) -> nn.Sequential:
+    pairs = itertools.pairwise(sizes)
+    layers = [layer for pair in pairs for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
 def make_mixer(
     kind: str,
     state_sizes: Mapping[str, int],
     team_sizes: Mapping[str, int],
     *,
     mixing_embed_dim: int,
-    state_embed_dim: int,
-    hypernet_embed_dim: int,
     device: torch.device | str | None,
+    **embed_dims: int,
 ) -> nn.Module:
     """Return the mixer that ``kind``, one of ``MIXERS``, names; see the classes for the sizes."""
-    if kind == "vdn":
-        return VdnMixer()
-    if kind == "none":
-        return IndependentMixer()
-    hyper = state_embed_dim, hypernet_embed_dim
-    if kind == "vdn_s":
-        return VdnStateMixer(state_sizes, *hyper, device=device)
-    if kind == "attention":
-        return AttentionMixer(state_sizes, team_sizes, *hyper, device=device)
-    n_agents = next(iter(team_sizes.values()))
-    return MultiTaskMixer(state_sizes, n_agents, mixing_embed_dim, *hyper, device=device)
+    mixer: nn.Module
+    if kind == "qmix":
+        n_agents = next(iter(team_sizes.values()))
+        mixer = MultiTaskMixer(state_sizes, n_agents, mixing_embed_dim, **embed_dims)
+    elif kind == "vdn_s":
+        mixer = VdnStateMixer(state_sizes, **embed_dims)
+    elif kind == "attention":
+        mixer = AttentionMixer(state_sizes, team_sizes, **embed_dims)
+    else:
+        mixer = VdnMixer() if kind == "vdn" else IndependentMixer()
+    return mixer.to(device)

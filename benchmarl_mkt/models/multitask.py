@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torchrl.data import Composite, Unbounded
 
 from benchmarl_mkt.files import conf_path
-from benchmarl_mkt.models.sequences import Trunk
 from benchmarl_mkt.models.serialisation import model_to_dict
 
 # Trunks that treat every agent for itself, so that one serves teams of any size.
 TRUNKS = ("mlp", "gru", "lstm")
 _IN, _OUT = "_embedding", "_features"
+Trunk = Callable[[TensorDictBase], TensorDictBase]
 
 # One trunk for all groups of an experiment. BenchMARL asks for one model per group and gives each
 # the experiment's own ``action_spec`` object, which no other experiment has. A trunk keeps that
@@ -78,15 +78,12 @@ class MultiTaskModel(Model):
         self.head = nn.Linear(feature_size, self.output_leaf_spec.shape[-1], device=self.device)
         self._input_keys = list(self.in_keys)
         self._input_dims = [self.input_spec[key].ndim - leading for key in self.in_keys]
-        self._hidden = list(self.trunk_state_keys(trunk))
+        states = trunk_config(trunk).get_model_state_spec(self.model_index)
+        self._hidden = list(states.keys())  # names of the trunk's; none for a feed-forward one
         if self._hidden:
             keys = [(self.agent_group, key) for key in self._hidden]
             self.in_keys = [*self.in_keys, "is_init", *keys]
             self.out_keys = [*self.out_keys, *(("next", *key) for key in keys)]
-
-    def trunk_state_keys(self, trunk: Mapping[str, Any]) -> list[str]:
-        """Names of the trunk's recurrent states; none for a feed-forward one."""
-        return list(trunk_config(trunk).get_model_state_spec(self.model_index).keys())
 
     def _shared_trunk(self, trunk: dict[str, Any]) -> Model:
         config = trunk_config(trunk)
@@ -100,24 +97,23 @@ class MultiTaskModel(Model):
             self.feature_size,
             str(torch.device(self.device)),
         )
-        shared = _TRUNKS.get(key)
-        if shared is None:
-            # A feed-forward trunk sees rows [M, size]. A recurrent one keeps BenchMARL's agent
-            # dimension, of size one: agents are rows too.
-            agents = (1,) if config.is_rnn else ()
-            shared = config.get_model(
-                input_spec=Composite({_IN: Unbounded(shape=(*agents, self.embedding_size))}),
-                output_spec=Composite({_OUT: Unbounded(shape=(*agents, self.feature_size))}),
-                agent_group="trunk",
-                input_has_agent_dim=config.is_rnn,
-                n_agents=1,
-                centralised=not config.is_rnn,
-                share_params=True,
-                device=self.device,
-                action_spec=self.action_spec,
-                model_index=self.model_index,
-            )
-            _TRUNKS[key] = shared
+        if key in _TRUNKS:
+            return _TRUNKS[key]
+        # A feed-forward trunk sees rows [M, size]. A recurrent one keeps BenchMARL's agent
+        # dimension, of size one: agents are rows too.
+        agents = (1,) if config.is_rnn else ()
+        _TRUNKS[key] = shared = config.get_model(
+            input_spec=Composite({_IN: Unbounded(shape=(*agents, self.embedding_size))}),
+            output_spec=Composite({_OUT: Unbounded(shape=(*agents, self.feature_size))}),
+            agent_group="trunk",
+            input_has_agent_dim=config.is_rnn,
+            n_agents=1,
+            centralised=not config.is_rnn,
+            share_params=True,
+            device=self.device,
+            action_spec=self.action_spec,
+            model_index=self.model_index,
+        )
         return shared
 
     def compute(self, data: Tensor, is_init: Tensor | None = None) -> Tensor:
@@ -155,8 +151,7 @@ class MultiTaskModel(Model):
             flat.append(entry.flatten(-dims) if dims > 1 else entry)
         data = flat[0] if len(flat) == 1 else torch.cat(flat, -1)
         if self.centralised:  # all agents in one row; the row is one "agent"
-            data = data.flatten(-2) if self.input_has_agent_dim else data
-            data = data.unsqueeze(-2)
+            data = (data.flatten(-2) if self.input_has_agent_dim else data).unsqueeze(-2)
         return data
 
     def evaluate(self, tensordict: TensorDictBase) -> Tensor:
@@ -200,23 +195,15 @@ def network_outputs(
 ) -> dict[str, Tensor]:
     """Eq. 1-2 for the tasks of ``data``: contiguous 2-D products, and one pass of the trunk.
 
-    Args:
-        embeddings: task -> E_k.
-        trunk: F.
-        heads: task -> EA_k.
-        data: task -> inputs [*B_k, N_k, d_k]; for a recurrent trunk sequences [B, T, N_k, d_k].
-        is_init: for a recurrent trunk [B, T, 1], true in the first step of each episode; the
-            trunk starts from zeros.
-        activate: the activation after E_k and F.
-
-    Returns:
-        Task -> outputs [*B_k, N_k, out_k].
+    Maps inputs [*B_k, N_k, d_k] by E_k (``embeddings``), F (``trunk``) and EA_k (``heads``) to
+    outputs [*B_k, N_k, out_k]; ``activate`` follows E_k and F. A recurrent trunk takes sequences
+    [B, T, N_k, d_k], starts from zeros, and ``is_init`` [B, T, 1] is true where episodes begin.
     """
-    embedded = {
-        task: activate(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
+    embedded = [
+        activate(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
         for task, x in data.items()
-    }
-    features = _features(trunk, list(embedded.values()), is_init)
+    ]
+    features = _features(trunk, embedded, is_init)
     return {
         task: heads[task](activate(part)).view(*data[task].shape[:-1], -1)
         for task, part in zip(data, features)
@@ -262,11 +249,9 @@ def trunk_config(trunk: Mapping[str, Any]) -> ModelConfig:
     config_class = model_config_registry[name]
     defaults = asdict(config_class.get_from_yaml())
     given = parse_model_config(dict(trunk))
-    if set(given) - set(defaults):
-        raise ValueError(
-            f"model.trunk: unknown {sorted(set(given) - set(defaults))}; {name} has "
-            f"{sorted(defaults)}"
-        )
+    unknown = sorted(set(given) - set(defaults))
+    if unknown:
+        raise ValueError(f"model.trunk: unknown {unknown}; {name} has {sorted(defaults)}")
     return config_class(**{**defaults, **given})
 
 
@@ -283,7 +268,6 @@ class MultiTaskModelConfig(ModelConfig):
             "activation_class": "torch.nn.ReLU",
         }
     )
-
     layer_norm: bool = False
 
     def __post_init__(self) -> None:

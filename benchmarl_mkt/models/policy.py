@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from tensordict import TensorDictBase
@@ -74,16 +74,13 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
     @torch.no_grad()
     def act(self, entries: TensorDictBase | Mapping[tuple[str, str], Tensor]) -> Actions:
         """Return every task's actions; without hidden states a plain mapping is enough."""
-        explores = exploration_type() in (ExplorationType.RANDOM, None)
-        chosen = {}
-        for task, values in self._values(entries).items():
-            mask = entries.get((task, "action_mask"))
-            chosen[task, "action"] = (
-                epsilon_greedy_actions(values, mask, self.eps)
-                if explores
-                else greedy_actions(values, mask)
-            )
-        return chosen
+        choose: Callable[[Tensor, Tensor], Tensor] = greedy_actions
+        if exploration_type() in (ExplorationType.RANDOM, None):
+            choose = functools.partial(epsilon_greedy_actions, eps=self.eps)
+        return {
+            (task, "action"): choose(values, entries.get((task, "action_mask")))
+            for task, values in self._values(entries).items()
+        }
 
     def _values(self, entries: TensorDictBase | Mapping) -> dict[str, Tensor]:
         """Every task's action values; a trunk without hidden states runs once for all."""

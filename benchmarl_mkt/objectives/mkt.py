@@ -137,20 +137,14 @@ class MktLoss(LossModule):
     @property
     def in_keys(self) -> list:
         """The entries read, per task."""
-        optional = {"is_init", "teacher_values"}
-        return [
-            (task, getattr(self.tensor_keys, name))
-            for task in self.tasks
-            for name in self._AcceptedKeys.__dataclass_fields__
-            if name not in optional and not (name == "state" and self._lacks_state(task))
-        ]
-
-    @in_keys.setter
-    def in_keys(self, value: list) -> None:
-        raise RuntimeError("in_keys follow from the tasks; use set_keys to rename entries")
-
-    def _lacks_state(self, task: str) -> bool:
-        return task in self.state_lengths or not self._reads_state
+        keys = []
+        for task in self.tasks:
+            left_out = {"is_init", "teacher_values"}  # they are optional
+            if task in self.state_lengths or not self._reads_state:
+                left_out.add("state")
+            names = self._AcceptedKeys.__dataclass_fields__
+            keys += [(task, getattr(self.tensor_keys, n)) for n in names if n not in left_out]
+        return keys
 
     def _forward_value_estimator_keys(self, **kwargs) -> None:
         """Nothing to forward: the target is computed here (Eq. 5)."""
@@ -160,20 +154,15 @@ class MktLoss(LossModule):
         """Return the losses of the tasks in the batch; see the class."""
         tasks = [task for task in self.tasks if task in tensordict.keys()]
         terms = self.terms(tensordict, tasks)
-        kl, td = (sum(terms[task][name] for task in tasks) for name in ("kl", "td"))
         self.last_terms = {
             task: {name: value.detach() for name, value in values.items()}
             for task, values in terms.items()
         }
-        return TensorDict(
-            {
-                "loss": torch.lerp(kl, td, self.alpha),  # Eq. 6: (1 - a) KL + a TD
-                "kl": kl.detach() / len(tasks),
-                "td": td.detach() / len(tasks),
-                "q_tot": sum(terms[task]["q_tot"] for task in tasks) / len(tasks),
-                "alpha": self.alpha.clone(),
-            }
-        )
+        names = ("kl", "td", "q_tot")
+        sums = {name: sum(values[name] for values in terms.values()) for name in names}
+        means = {name: value.detach() / len(tasks) for name, value in sums.items()}
+        loss = torch.lerp(sums["kl"], sums["td"], self.alpha)  # Eq. 6: (1 - a) KL + a TD
+        return TensorDict({"loss": loss, **means, "alpha": self.alpha.clone()})
 
     def terms(self, tensordict: TensorDictBase, tasks: list[str]) -> dict[str, dict[str, Tensor]]:
         """Return per task the scalars ``kl`` and ``td`` (with gradient) and ``q_tot``.

@@ -124,23 +124,20 @@ class MultiTaskReplayBuffer:
 
     def sample_tasks(self, tasks: list[str]) -> TensorDict:
         """Return a minibatch of the tasks named; does not change whose turn is next."""
-        samples = {task: self._uniformly(self.buffers[task]) for task in tasks}
-        return TensorDict(samples, [self.batch_size], device=self.storage.device)
-
-    def _uniformly(self, buffer: ReplayBuffer) -> TensorDictBase:
-        """Draw segments with replacement, straight from the storage."""
-        index = torch.randint(len(buffer), (self.batch_size,), device=buffer.storage.device)
-        return buffer.storage.get(index)
+        size, device = self.batch_size, self.storage.device
+        samples = {}
+        for task in tasks:  # uniformly, with replacement, straight from the storage
+            storage = self.buffers[task].storage
+            samples[task] = storage.get(torch.randint(len(storage), (size,), device=device))
+        return TensorDict(samples, [size], device=device)
 
     def update_tensordict_priority(self, data: TensorDictBase) -> None:
         """Nothing to update: sampling is uniform."""
 
     def state_dict(self) -> dict:
         """Return the buffers' contents and whose turn it is."""
-        return {
-            "turn": self._turn,
-            **{task: buffer.state_dict() for task, buffer in self.buffers.items()},
-        }
+        contents = {task: buffer.state_dict() for task, buffer in self.buffers.items()}
+        return {"turn": self._turn, **contents}
 
     def load_state_dict(self, state_dict: Mapping) -> None:
         """Restore what :meth:`state_dict` returned."""

@@ -13,7 +13,7 @@ from benchmarl_mkt.algorithms.mkt import as_multitask
 from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models import MultiTaskModel, MultiTaskModelConfig, StudentNetwork, VdnMixer
 from benchmarl_mkt.models.multitask import network_outputs, trunk_config
-from benchmarl_mkt.models.sequences import whole_sequences
+from benchmarl_mkt.models.student import whole_sequences
 from tests.helpers import action_specs, make_agents, make_experiment, small_model, task_set
 from tests.toys import toy
 

@@ -20,13 +20,14 @@ from torchrl.envs import EnvBase
 from torchrl.envs.libs.smacv2 import SMACv2Env
 
 from benchmarl_mkt.environments.battles.task import GROUP, BattleClass
-from benchmarl_mkt.environments.common import ShippedTask, done_leaves
+from benchmarl_mkt.environments.common import ShippedTask
+from benchmarl_mkt.environments.leaves import done_leaves
 from benchmarl_mkt.environments.task_set import PLAYED_AS
 
 MAPS = (
-    *("3m", "8m", "25m", "5m_vs_6m", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m", "MMM", "MMM2"),
-    *("2s3z", "3s5z", "3s5z_vs_3s6z", "3s_vs_5z", "6h_vs_8z", "corridor"),
-)
+    "3m", "8m", "25m", "5m_vs_6m", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m", "MMM", "MMM2",
+    "2s3z", "3s5z", "3s5z_vs_3s6z", "3s_vs_5z", "6h_vs_8z", "corridor",
+)  # fmt: skip
 
 
 class StarcraftEnv(SMACv2Env):
@@ -39,10 +40,9 @@ class StarcraftEnv(SMACv2Env):
 
     def _make_specs(self, env: Any) -> None:
         super()._make_specs(env)
-        shape = (self.n_agents,)
-        self.reward_spec = Composite(
-            {GROUP: Composite(reward=Unbounded((*shape, 1)), shape=shape)}
-        ).to(self.device)
+        agents = self.n_agents
+        reward = Composite(reward=Unbounded((agents, 1)), shape=(agents,))
+        self.reward_spec = Composite({GROUP: reward}).to(self.device)
         self.done_spec = Composite(done_leaves((1,))).to(self.device)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -62,11 +62,7 @@ class StarcraftClass(BattleClass):
     """
 
     def get_env_fun(
-        self,
-        num_envs: int,
-        continuous_actions: bool,
-        seed: int | None,
-        device: DEVICE_TYPING,
+        self, num_envs: int, continuous_actions: bool, seed: int | None, device: DEVICE_TYPING
     ) -> Callable[[], EnvBase]:
         if find_spec("smacv2") is None:
             raise ImportError(

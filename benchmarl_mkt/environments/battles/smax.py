@@ -15,12 +15,11 @@ from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
-from torchrl.envs import EnvBase
+from torchrl.data import Bounded, Categorical, Composite
 
 from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
 from benchmarl_mkt.environments.battles.task import GROUP, BattleClass
-from benchmarl_mkt.environments.common import ShippedTask, done_leaves
+from benchmarl_mkt.environments.common import ScenarioClass, ShippedTask
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.wins import WON
 
@@ -66,40 +65,22 @@ class SmaxEnv(LeavesEnv):
         self.field = battlefield(scenario, self.max_steps)
         self.group_map = {GROUP: [f"ally_{i}" for i in range(self.field.n_agents)]}
         self.set_seed(seed)
-        self._make_specs()
-
-    def _make_specs(self) -> None:
-        batch, field = self.batch_size, self.field
-        shape = (*batch, field.n_agents)
-        group = {
-            "observation": Unbounded((*shape, field.observation_size)),
-            "action_mask": Binary(shape=(*shape, field.n_actions), dtype=torch.bool),
-        }
-        self.observation_spec = Composite(
+        won = Categorical(2, self.batch_size, dtype=torch.bool)
+        self._set_specs(
+            {GROUP: (self.field.observation_size, self.field.n_actions)},
             {
-                GROUP: Composite(group, shape=shape),
-                "state": Bounded(-1.0, 1.0, (*batch, field.state_size)),
-                "info": Composite(battle_won=Categorical(2, batch, dtype=torch.bool), shape=batch),
+                "state": Bounded(-1.0, 1.0, (num_envs, self.field.state_size)),
+                "info": Composite(battle_won=won, shape=self.batch_size),
             },
-            shape=batch,
-        ).to(self.device)
-        self.action_spec = Composite(
-            {GROUP: Composite(action=Categorical(field.n_actions, shape=shape), shape=shape)},
-            shape=batch,
-        ).to(self.device)
-        self.reward_spec = Composite(
-            {GROUP: Composite(reward=Unbounded((*shape, 1)), shape=shape)}, shape=batch
-        ).to(self.device)
-        self.done_spec = Composite(done_leaves((*batch, 1)), shape=batch).to(self.device)
+        )
 
     def _set_seed(self, seed: int | None) -> None:
         seeds = np.random.SeedSequence(seed).generate_state(self.batch_size[0])
         self._battles = self.field.slots(seeds)
 
     def reset_leaves(self, mask: Tensor | None) -> Leaves:
-        chosen = (
-            np.ones(self.batch_size, dtype=bool) if mask is None else mask.view(-1).cpu().numpy()
-        )
+        everyone = np.ones(self.batch_size, dtype=bool)
+        chosen = everyone if mask is None else mask.view(-1).cpu().numpy()
         self._battles, view = self.field.restart(self._battles, chosen)
         leaves = self._leaves(view)
         del leaves[GROUP, "reward"]
@@ -112,16 +93,11 @@ class SmaxEnv(LeavesEnv):
 
     def _leaves(self, view: View) -> Leaves:
         """What the battles show."""
-        shown = type(view)(*(torch.from_numpy(array).to(self.device) for array in view))
+        of_group = ("observation", "action_mask", "reward")
+        keys = {"won": WON, **{name: (GROUP, name) for name in of_group}}
         return {
-            (GROUP, "observation"): shown.observation,
-            (GROUP, "action_mask"): shown.action_mask,
-            (GROUP, "reward"): shown.reward,
-            "state": shown.state,
-            WON: shown.won,
-            "done": shown.done,
-            "terminated": shown.terminated,
-            "truncated": shown.truncated,
+            keys.get(name, name): torch.from_numpy(array).to(self.device)
+            for name, array in view._asdict().items()
         }
 
     def render(self, mode: str = "rgb_array", pixels: int = 300) -> np.ndarray:
@@ -137,25 +113,10 @@ class SmaxEnv(LeavesEnv):
         return super()._nested(leaves)
 
 
-class SmaxClass(BattleClass):
+class SmaxClass(BattleClass, ScenarioClass):
     """One SMAX scenario as a BenchMARL task."""
 
-    def get_env_fun(
-        self,
-        num_envs: int,
-        continuous_actions: bool,
-        seed: int | None,
-        device: DEVICE_TYPING,
-    ) -> Callable[[], EnvBase]:
-        scenario, steps = self.name.lower(), self.config.get("max_steps")
-        if type(steps) is not int or steps < 1:
-            raise ValueError(
-                f"task.max_steps: {steps!r} must be an integer of at least 1 (smax/{scenario})"
-            )
-        return lambda: SmaxEnv(scenario, num_envs, seed=seed, device=device, **self.config)
-
-    def max_steps(self, env: EnvBase) -> int:
-        return self.config["max_steps"]
+    environment, limit = SmaxEnv, "max_steps"
 
     @staticmethod
     def env_name() -> str:

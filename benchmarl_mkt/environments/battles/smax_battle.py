@@ -88,26 +88,19 @@ class Battles(NamedTuple):
 
 
 class Battlefield:
-    """Compiled functions of one scenario; use :func:`battlefield`, which keeps them.
+    """Compiled functions of one of ``SCENARIOS``; use :func:`battlefield`, which keeps them.
 
     Nothing is reset by a step: the last observation is the true one. An action that is not
     available does nothing, as in SMAX. A slot's next battle is prepared while somebody else
     computes, so that nobody waits for it.
-
-    Args:
-        name: one of :data:`~benchmarl_mkt.environments.battles.smax_scenarios.SCENARIOS`.
-        max_steps: length of an episode at most.
     """
 
     def __init__(self, name: str, max_steps: int):
         scenario, self.max_steps = SCENARIOS[name], max_steps
-        sizes = len(scenario.allies), len(scenario.enemies)
+        self.n_agents = len(scenario.allies)
         units = jnp.array(scenario.unit_types, dtype=jnp.uint8)
-        self.env = HeuristicEnemySMAX(
-            scenario=SmaxScenario(units, *sizes, False, False),
-            walls_cause_death=False,
-        )
-        self.n_agents = sizes[0]
+        armies = SmaxScenario(units, self.n_agents, len(scenario.enemies), False, False)
+        self.env = HeuristicEnemySMAX(scenario=armies, walls_cause_death=False)
         self.observation_size = self.env.obs_size
         self.n_actions = self.env.num_ally_actions
         self.state_size = self.env.state_size
@@ -145,8 +138,7 @@ class Battlefield:
 
     def view(self, battles: Battles) -> View:
         """Return what the battles show, as soon as they do."""
-        running = battles.running
-        return self._view(np.array(running.numbers), np.array(running.flags))
+        return self._view(np.array(battles.running.numbers), np.array(battles.running.flags))
 
     def _replace_used(self, battles: Battles) -> Battles:
         if battles.used is None:
@@ -189,9 +181,7 @@ class Battlefield:
         _, state = self.env.reset(begins)
         return self._battle(own, state, self.env.get_all_unit_obs(state), 0.0), key
 
-    def _prepare(
-        self, waiting: Battle, keys: jax.Array, rows: jax.Array
-    ) -> tuple[Battle, jax.Array]:
+    def _prepare(self, waiting: Battle, keys: jax.Array, rows: jax.Array) -> tuple:
         """Replace the waiting battles of ``rows``."""
         fresh, following = jax.vmap(self._start)(keys[rows])
         replaced = jax.tree.map(lambda new, old: old.at[rows].set(new), fresh, waiting)
@@ -202,12 +192,11 @@ class Battlefield:
         env, before = self.env, battle.state
         key, own = jax.random.split(battle.key)
         _, enemies_own = jax.random.split(own)
-        chosen, plans = env.get_enemy_actions(
-            enemies_own, before.enemy_policy_state, battle.enemies
-        )
+        policy = before.enemy_policy_state
+        chosen, policy = env.get_enemy_actions(enemies_own, policy, battle.enemies)
         chosen.update({agent: actions[i] for i, agent in enumerate(env.agents)})
         seen, game, rewards, _, _ = env._env.step_env(own, before.state, chosen)
-        state = before.replace(state=game, enemy_policy_state=plans)
+        state = before.replace(state=game, enemy_policy_state=policy)
         reward = REWARD_SCALE * rewards[env.agents[0]]  # the team's, the same for all
         return self._battle(key, state, seen, reward)
 

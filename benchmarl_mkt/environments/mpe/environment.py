@@ -6,7 +6,6 @@ AEC layer around it; see :mod:`benchmarl_mkt.environments.mpe.games`.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 
@@ -16,10 +15,9 @@ from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask, done_leaves
+from benchmarl_mkt.environments.common import ScenarioClass, ShippedTask
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.mpe.games import make_games
 
@@ -67,28 +65,12 @@ class MpeEnv(LeavesEnv):
             group: [names.index(member) for member in members]
             for group, members in self.group_map.items()
         }
-        self._make_specs()
-
-    def _make_specs(self) -> None:
-        observation, action, reward = Composite(), Composite(), Composite()
-        for group, members in self.group_map.items():
-            shape = (*self.batch_size, len(members))
-            size = self.games.game.observation_space(members[0]).shape[0]
-            n_actions = self.games.game.action_space(members[0]).n
-            for spec, key, leaf in (
-                (observation, "observation", Unbounded((*shape, size))),
-                (action, "action", Categorical(int(n_actions), shape=shape)),
-                (reward, "reward", Unbounded((*shape, 1))),
-            ):
-                spec[group] = Composite({key: leaf}, shape=shape)
-        for spec in (observation, action, reward):
-            spec.shape = self.batch_size
-        self.observation_spec = observation.to(self.device)
-        self.action_spec = action.to(self.device)
-        self.reward_spec = reward.to(self.device)
-        self.done_spec = Composite(done_leaves((*self.batch_size, 1)), shape=self.batch_size).to(
-            self.device
-        )
+        game = self.games.game
+        sizes = {
+            group: (game.observation_space(one).shape[0], int(game.action_space(one).n))
+            for group, (one, *_) in self.group_map.items()
+        }
+        self._set_specs(sizes, masked=False)
 
     def _set_seed(self, seed: int | None) -> None:
         streams = np.random.SeedSequence(seed).spawn(self.batch_size[0])
@@ -102,7 +84,7 @@ class MpeEnv(LeavesEnv):
         return self._output()
 
     def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
-        return functools.partial(self._play, data)
+        return lambda: self._play(data)
 
     def _play(self, data: TensorDictBase | Leaves) -> Leaves:
         actions = np.empty((self.batch_size[0], len(self.games.agents)), dtype=np.int64)
@@ -115,49 +97,29 @@ class MpeEnv(LeavesEnv):
     def _output(self, rewards: np.ndarray | None = None) -> Leaves:
         """Observations, done flags and ``rewards`` [B, agents], if any, by key."""
         ended = torch.from_numpy(self._elapsed >= self.max_cycles).unsqueeze(-1)
-        never = torch.zeros_like(ended)
-        terminated, truncated = (ended, never) if self.terminate_at_limit else (never, ended)
-        found: Leaves = {
+        terminal = self.terminate_at_limit
+        leaves: Leaves = {
             "done": ended,
-            "terminated": terminated.clone(),
-            "truncated": truncated.clone(),
+            "terminated": ended & terminal,
+            "truncated": ended & (not terminal),
         }
         observations = self.games.observe()
         for group, indices in self._indices.items():
             seen = np.stack([observations[i] for i in indices], 1, dtype=np.float32)
-            found[group, "observation"] = torch.from_numpy(seen)
+            leaves[group, "observation"] = torch.from_numpy(seen)
             if rewards is not None:
                 earned = rewards[:, indices, None].astype(np.float32)
-                found[group, "reward"] = torch.from_numpy(earned)
-        return {key: value.to(self.device) for key, value in found.items()}
+                leaves[group, "reward"] = torch.from_numpy(earned)
+        return {key: value.to(self.device) for key, value in leaves.items()}
 
 
-class MpeClass(DiscreteTaskClass):
+class MpeClass(ScenarioClass):
     """One mpe2 scenario as a BenchMARL task, all agents controlled, grouped by name."""
 
-    def get_env_fun(
-        self,
-        num_envs: int,
-        continuous_actions: bool,
-        seed: int | None,
-        device: DEVICE_TYPING,
-    ) -> Callable[[], EnvBase]:
-        scenario, config = self.name.lower(), dict(self.config)
-        cycles = config.get("max_cycles", 1)
-        if type(cycles) is not int or cycles < 1:
-            raise ValueError(
-                f"task.max_cycles: {cycles!r} must be an integer of at least 1 (mpe/{scenario})"
-            )
-        return lambda: MpeEnv(scenario, num_envs, seed=seed, device=device, **config)
+    environment, limit = MpeEnv, "max_cycles"
 
-    def max_steps(self, env: EnvBase) -> int:
-        return self.config["max_cycles"]
-
-    def action_mask_spec(self, env: EnvBase) -> Composite | None:
+    def action_mask_spec(self, env: EnvBase) -> None:
         return None
-
-    def observation_spec(self, env: EnvBase) -> Composite:
-        return env.full_observation_spec_unbatched.clone()
 
     @staticmethod
     def env_name() -> str:

@@ -19,19 +19,12 @@ _MOVES = np.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]]
 
 
 class Entity(NamedTuple):
-    """An agent or a landmark in one copy, to be drawn.
+    """An agent or a landmark in one copy, to be drawn."""
 
-    Args:
-        entity: mpe2's, for what does not change.
-        position: x and y.
-        color: red, green, blue in [0, 1].
-        message: index of the word that the agent says; None if it says nothing.
-    """
-
-    entity: Any
-    position: ndarray
-    color: ndarray
-    message: int | None
+    entity: Any  # mpe2's, for what does not change
+    position: ndarray  # x and y
+    color: ndarray  # red, green, blue in [0, 1]
+    message: int | None  # index of the word that the agent says; None if it says nothing
 
 
 class RawGames:
@@ -75,22 +68,18 @@ class RawGames:
         """Return what is in copy ``slot``: agents, then landmarks."""
         world = self.worlds[slot]
         speaks = {id(a): a.state.c for a in world.agents if not a.silent}
-        return [
-            Entity(e, e.state.p_pos, e.color, _letter(speaks.get(id(e)))) for e in world.entities
-        ]
+        return [Entity(e, e.state.p_pos, e.color, _word(speaks.get(id(e)))) for e in world.entities]
 
 
-class ArrayGames:
-    """B copies of a scenario in :data:`ARRAY_SCENARIOS` as arrays; same interface as RawGames.
+class ArrayGames(RawGames):
+    """B copies of a scenario in :data:`ARRAY_SCENARIOS` as arrays.
 
     Entities are the agents, then the landmarks: ``position`` and ``velocity`` [B, entities, 2],
     ``color`` [B, entities, 3], ``message`` [B, agents, dim_c], ``goal`` [B] (entity index).
     """
 
     def __init__(self, scenario: str, count: int, max_cycles: int):
-        self.game = _load_scenario(scenario).raw_env(max_cycles=max_cycles)
-        self.game.reset()
-        self.agents = list(self.game.possible_agents)
+        super().__init__(scenario, 0, max_cycles)  # arrays are in the worlds' place
         self._observe, self._reward = ARRAY_SCENARIOS[scenario]
         self.world = world = self.game.world
         entities, self.n_agents = world.entities, len(world.agents)
@@ -107,7 +96,6 @@ class ArrayGames:
         self._pairs = [(a, b) for a in colliding for b in colliding if a < b]
 
     def reset(self, slot: int, generator: np.random.Generator) -> None:
-        """Start a new episode in copy ``slot``, as mpe2 would with this generator."""
         world = self.world
         self.game.scenario.reset_world(world, generator)
         for i, entity in enumerate(world.entities):
@@ -120,7 +108,6 @@ class ArrayGames:
         self.goal[slot] = self.n_agents + world.landmarks.index(goal)
 
     def step(self, actions: ndarray) -> ndarray:
-        """Advance all copies by ``actions`` [B, agents]; return rewards [B, agents]."""
         world, entities = self.world, self.world.entities
         force = np.zeros_like(self.position)
         moves = actions[:, self._movable] % len(_MOVES)
@@ -136,9 +123,8 @@ class ArrayGames:
             limit = entities[i].max_speed
             if limit is not None:
                 speed = np.sqrt(np.square(velocity).sum(-1, keepdims=True))
-                velocity = np.where(
-                    speed > limit, velocity / np.maximum(speed, 1e-300) * limit, velocity
-                )
+                slowed = velocity / np.maximum(speed, 1e-300) * limit
+                velocity = np.where(speed > limit, slowed, velocity)
             self.velocity[:, i] = velocity
         for i in self._speakers:
             said = actions[:, i] // (len(_MOVES) if entities[i].movable else 1)
@@ -146,14 +132,12 @@ class ArrayGames:
         return self._reward(self)
 
     def observe(self) -> list[ndarray]:
-        """Return every agent's observations [B, d]."""
         return self._observe(self)
 
     def entities(self, slot: int) -> list[Entity]:
-        """Return what is in copy ``slot``: agents, then landmarks."""
         messages = {i: self.message[slot, i] for i in self._speakers}
         return [
-            Entity(e, self.position[slot, i], self.color[slot, i], _letter(messages.get(i)))
+            Entity(e, self.position[slot, i], self.color[slot, i], _word(messages.get(i)))
             for i, e in enumerate(self.world.entities)
         ]
 
@@ -193,15 +177,9 @@ def _speaker_listener_reward(games: ArrayGames) -> ndarray:
 
 def _push_observe(games: ArrayGames) -> list[ndarray]:
     adversary = [games.velocity[:, 0], games.seen_from(0, [2, 3]), games.seen_from(0, [1])]
-    agent = [
-        games.velocity[:, 1],
-        games.goal_from(1),
-        games.color[:, 1],
-        games.seen_from(1, [2, 3]),
-        games.color[:, 2],
-        games.color[:, 3],
-        games.seen_from(1, [0]),
-    ]
+    agent = [games.velocity[:, 1], games.goal_from(1), games.color[:, 1]]
+    agent += [games.seen_from(1, [2, 3]), games.color[:, 2], games.color[:, 3]]
+    agent += [games.seen_from(1, [0])]
     return [np.concatenate(adversary, 1), np.concatenate(agent, 1)]
 
 
@@ -232,13 +210,13 @@ ARRAY_SCENARIOS: dict[str, tuple[Callable, Callable]] = {
 }
 
 
-def make_games(scenario: str, count: int, max_cycles: int) -> RawGames | ArrayGames:
+def make_games(scenario: str, count: int, max_cycles: int) -> RawGames:
     """Return ``count`` copies of a scenario, as arrays if it is known here."""
     games = ArrayGames if scenario in ARRAY_SCENARIOS else RawGames
     return games(scenario, count, max_cycles)
 
 
-def _letter(message: ndarray | None) -> int | None:
+def _word(message: ndarray | None) -> int | None:
     return int(message.argmax()) if message is not None and message.any() else None
 
 
