@@ -38,7 +38,7 @@ def record(
     :func:`~benchmarl_mkt.teams.evaluate_team` plays with ``episodes=1``.
 
     Args:
-        team: task -> its agents, see :func:`~benchmarl_mkt.teams.load_agents`.
+        team: task -> its agents, see :func:`~benchmarl_mkt.teams.load_team`.
         seed: seed of the environments.
         steps: at most so many steps; None for the whole episode.
 

@@ -17,7 +17,7 @@ from benchmarl_mkt.models import MultiTaskMixer
 from benchmarl_mkt.models.actions import epsilon_greedy_actions
 from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
-from benchmarl_mkt.teams import load_agents
+from benchmarl_mkt.teams import load_team
 
 STEPS, ENVS = 25, 10
 
@@ -58,7 +58,7 @@ def main(epochs: int = 4000, team: str | None = None, seed: int = 0) -> list[dic
     task_set = MultiTaskClass("two", {"tasks": ["mpe/simple_push", "mpe/simple_speaker_listener"]})
     env = task_set.get_env_fun(ENVS, continuous_actions=False, seed=seed, device="cpu")()
     tasks = list(env.teams)
-    teachers = {} if team is None else load_agents(team)
+    teachers = {} if team is None else load_team(team)
 
     student = Student(env)
     temperatures = {task: teacher.temperature for task, teacher in teachers.items()}

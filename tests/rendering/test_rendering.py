@@ -7,7 +7,7 @@ from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments.mpe import MpeEnv
 from benchmarl_mkt.rendering import Scene, Shape, draw, picture, record, write_gif
 from benchmarl_mkt.rendering.scenes import mpe_scene, vmas_scene
-from benchmarl_mkt.teams import evaluate_team, export_team, load_agents
+from benchmarl_mkt.teams import evaluate_team, export_team, load_team
 from tests.helpers import PUSH, SPEAKER, make_experiment, task_set
 
 RED, BLUE, WHITE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 1.0)
@@ -118,7 +118,7 @@ def team(tmp_path_factory):
 
 
 def test_an_episode_is_the_one_that_is_evaluated(team):
-    agents = load_agents(team)
+    agents = load_team(team)
     episodes, again = record(agents, seed=4), record(agents, seed=4)
     scores = evaluate_team(agents, 1, seed=4)
     for (name, episode), steps in zip(episodes.items(), (25, 10), strict=True):
@@ -133,7 +133,7 @@ def test_an_episode_is_the_one_that_is_evaluated(team):
 
 
 def test_the_gif_has_a_panel_for_every_task(team, tmp_path):
-    episodes = record(load_agents(team), seed=4)
+    episodes = record(load_team(team), seed=4)
     path = write_gif(episodes, tmp_path / "deep" / "team.gif")
     with Image.open(path) as image:
         assert image.format == "GIF"

@@ -5,7 +5,7 @@ from benchmarl.models import MlpConfig
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models import MultiTaskModelConfig
-from benchmarl_mkt.teams import evaluate_team, export_team, load_agents
+from benchmarl_mkt.teams import evaluate_team, export_team, load_team
 from benchmarl_mkt.teams.evaluation import play
 from benchmarl_mkt.training.best_policy import BestPolicy
 from tests.helpers import PUSH, SPEAKER, make_experiment, play_as_torchrl, small_model, task_set
@@ -28,7 +28,7 @@ def test_a_loaded_team_plays_as_the_experiments_policy(algorithm, model, tmp_pat
     experiment = make_experiment(tmp_path, task_set(PUSH, SPEAKER), algorithm, model, lr=0.1)
     experiment.run()
     path = export_team(experiment, experiment.folder_name / "team")
-    team = load_agents(tmp_path)  # the one team below the folder
+    team = load_team(tmp_path)  # the one team below the folder
     assert list(team) == ["simple_push", "simple_speaker_listener"]
     found = evaluate_team(team, 12, seed=3)
     expected = play_as_torchrl(experiment, 12, seed=3).returns
@@ -36,7 +36,7 @@ def test_a_loaded_team_plays_as_the_experiments_policy(algorithm, model, tmp_pat
         mean = scores["team"].returns.mean
         assert mean == pytest.approx(expected[task].mean().item(), rel=1e-5)
         assert scores["team"].won is None
-    assert load_agents(path).keys() == team.keys()
+    assert load_team(path).keys() == team.keys()
 
 
 def test_the_best_policy_can_be_exported(tmp_path):
@@ -59,7 +59,7 @@ def test_the_best_policy_can_be_exported(tmp_path):
         export_team(experiment, tmp_path / "team")
         expected = mean_return()
     assert final != expected
-    found = evaluate_team(load_agents(tmp_path / "team"), 12, seed=3)
+    found = evaluate_team(load_team(tmp_path / "team"), 12, seed=3)
     assert found["simple_push"]["team"].returns.mean == pytest.approx(expected, rel=1e-5)
     assert mean_return() == final
 
@@ -76,11 +76,11 @@ def test_a_team_of_before_is_replaced_and_a_student_teaches(tmp_path):
 
 def test_one_team_must_be_meant(tmp_path):
     with pytest.raises(ValueError, match=r"^checkpoint: no team in .*finished"):
-        load_agents(tmp_path)
+        load_team(tmp_path)
     experiment = make_experiment(tmp_path, task_set(PUSH), MktConfig(annealing=ALONE))
     for run in ("one", "two"):
         export_team(experiment, tmp_path / run / "team")
     with pytest.raises(ValueError, match=r"^checkpoint: 2 teams: .*one/team, .*two/team in"):
-        load_agents(tmp_path)
-    assert set(load_agents(tmp_path / "one")) == {"simple_push"}
+        load_team(tmp_path)
+    assert set(load_team(tmp_path / "one")) == {"simple_push"}
     experiment.close()

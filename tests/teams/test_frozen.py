@@ -12,7 +12,7 @@ from torchrl.envs.utils import step_mdp
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models import MultiTaskModelConfig
-from benchmarl_mkt.teams import export_team, load_agents, load_team, team_task
+from benchmarl_mkt.teams import export_team, load_team, team_task
 from benchmarl_mkt.teams.evaluation import greedy_policy
 from benchmarl_mkt.teams.onnx import export_policy, plain_network
 from tests.helpers import PUSH, SPEAKER, make_experiment, small_model, task_set
@@ -70,7 +70,7 @@ def inputs(policy, *batch):
 @pytest.mark.parametrize("name", TEAMS)
 def test_a_loaded_team_acts_as_in_its_evaluation(name, folders):
     """Step by step through whole episodes, hidden states carried as TorchRL does."""
-    agents, team = load_agents(folders(name)), load_team(folders(name))
+    agents, team = load_team(folders(name)), load_team(folders(name))
     env = team_task(agents).get_env_fun(3, continuous_actions=False, seed=5, device="cpu")()
     teachers = greedy_policy(agents)
     data = env.reset()

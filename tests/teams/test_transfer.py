@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.teams import export_team, load_agents, team_task
+from benchmarl_mkt.teams import export_team, load_team, team_task
 from benchmarl_mkt.teams.evaluation import greedy_policy, play
 from benchmarl_mkt.teams.load import load_trunk
 from benchmarl_mkt.teams.transfer import save_team, zero_shot
@@ -25,7 +25,7 @@ def team_folder(tmp_path_factory):
 
 
 def test_a_known_task_scores_as_it_did(team_folder):
-    team = load_agents(team_folder)
+    team = load_team(team_folder)
     found = zero_shot(team, "mpe/simple_push", episodes=12, seed=3)
     returns = play(team_task(team), greedy_policy(team), 12, 3).returns["simple_push"]
     assert found.best == "simple_push"
@@ -45,7 +45,7 @@ def test_the_best_source_is_the_one_that_wins(tmp_path):
         head = experiment.algorithm.get_policy_for_loss(task).head
         head.weight.data.zero_()
         head.bias.data.copy_(torch.eye(3)[action])
-    team = load_agents(export_team(experiment, tmp_path / "team"))
+    team = load_team(export_team(experiment, tmp_path / "team"))
     new = toy("three", **same, wins=True)
     found = zero_shot(team, new, episodes=5, seed=0)
     assert found.best == "two"
@@ -55,7 +55,7 @@ def test_the_best_source_is_the_one_that_wins(tmp_path):
     assert (chosen.best, chosen.score.won.mean) == ("one", 0.0)
 
     save_team(team, [found], 5, tmp_path / "new")
-    saved = load_agents(tmp_path / "new")
+    saved = load_team(tmp_path / "new")
     assert play(team_task(saved), greedy_policy(saved), 3, 1).won["three"].all()
     score = saved["three"].metadata["score"]
     assert score == {**found.score.returns._asdict(), "episodes": 5}
@@ -64,7 +64,7 @@ def test_the_best_source_is_the_one_that_wins(tmp_path):
 
 
 def test_what_cannot_transfer_says_so(team_folder):
-    team = load_agents(team_folder)
+    team = load_team(team_folder)
     with pytest.raises(ValueError, match=r"^tasks: mpe/simple_spread has .*\(3, 21, 5\)"):
         zero_shot(team, "mpe/simple_spread", 2, 0)
     with pytest.raises(ValueError, match=r"^source: 'simple_tag' is not one of .*simple_push"):
@@ -77,7 +77,7 @@ def test_what_cannot_transfer_says_so(team_folder):
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_new_task_around_the_trained_trunk(frozen, team_folder, tmp_path):
-    trained = load_agents(team_folder)["simple_push"].model.trunk.state_dict()
+    trained = load_team(team_folder)["simple_push"].model.trunk.state_dict()
     algorithm = MktConfig(annealing=ALONE, trunk=str(team_folder), freeze_trunk=frozen)
     task = task_set("mpe/simple_adversary", name="CUSTOM")
     experiment = make_experiment(tmp_path, task, algorithm, small_model(), lr=0.1)
@@ -122,11 +122,11 @@ def test_the_command_shows_and_writes(team_folder, tmp_path, cli):
     content = json.loads(out.read_text())
     assert content["episodes"] == 4
     assert content["tasks"]["mpe/simple_push"]["best"] == "simple_push"
-    found = zero_shot(load_agents(team_folder), "mpe/simple_push", 4, 0)
+    found = zero_shot(load_team(team_folder), "mpe/simple_push", 4, 0)
     score = content["tasks"]["mpe/simple_push"]["score"]
     assert score["return"]["mean"] == found.score.returns.mean
     assert score["win_rate"] is None
-    assert list(load_agents(new)) == ["simple_push"]
+    assert list(load_team(new)) == ["simple_push"]
     for wrong, message in (
         ([], "transfer: the following arguments are required: TASK"),
         (["mpe/simple_puhs"], "mpe/simple_puhs"),
