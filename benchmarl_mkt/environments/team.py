@@ -51,7 +51,7 @@ class _Group:
     def seen(self, data: TensorDictBase | dict) -> Tensor:
         """The observation's entries in a row: [B, n, d]."""
         entries = [_per_agent(data.get(key)) for key in self.keys]
-        return (entries[0] if len(entries) == 1 else torch.cat(entries, -1)).float()
+        return _joined(entries, -1).float()
 
 
 class Team:
@@ -267,19 +267,19 @@ class Team:
         actions = {(group.name, "action"): chosen for group, chosen in parts}
         for group in self._opponents:
             actions[group.name, "action"] = group.opponent(group.seen(self._current))
-        reach = self._begin_task(actions, None if self.vectorised or everyone else active)
+        end_task = self._begin_task(actions, None if self.vectorised or everyone else active)
         self._elapsed += 1  # of idle copies it is of no use
-        return lambda: self._end_step(reach(), None if everyone else active)
 
-    def _end_step(self, reached: TensorDictBase | dict, active: Tensor | None) -> TeamStep:
-        """Show what was ``reached`` by the ``active`` copies [B], all if None."""
-        self._current = reached
-        shown = self._show(self._current, self._elapsed)
-        if active is not None:
-            shown = self._merge(shown, active)
-            shown = shown._replace(reward=shown.reward * active)
-        self._shown = shown
-        return shown
+        def end_step() -> TeamStep:
+            self._current = end_task()
+            shown = self._show(self._current, self._elapsed)
+            if not everyone:
+                shown = self._merge(shown, active)
+                shown = shown._replace(reward=shown.reward * active)
+            self._shown = shown
+            return shown
+
+        return end_step
 
     def _begin_task(self, actions: dict, stepped: Tensor | None) -> Callable[[], Any]:
         """Begin to step the task's copies of ``stepped`` [B], all if None; end with its entries."""
@@ -317,17 +317,17 @@ class Team:
     def _show(self, data: TensorDictBase | dict, elapsed: Tensor | None) -> TeamStep:
         """Turn the task's entries into the team's view; ``elapsed`` None marks a reset."""
         seen = [torch.cat((g.seen(data), tail), -1) for g, tail in zip(self._groups, self._tails)]
-        observation = seen[0] if len(seen) == 1 else torch.cat(seen, 1)
+        observation = _joined(seen, 1)
         state = None
         if self._state_keys:
             parts = [data.get(key).reshape(len(observation), -1) for key in self._state_keys]
-            state = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).float()
+            state = _joined(parts, 1).float()
         never = self._never
         if elapsed is None:
             reward, terminated, truncated = never.float(), never, never
         else:
             parts = [data.get((group.name, "reward")).flatten(1) for group in self._groups]
-            rewards = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+            rewards = _joined(parts, 1)
             reward = rewards.mean(1) if self._mean_reward else rewards.sum(1)
             terminated = data.get("terminated").view(len(elapsed))
             ended = data.get("done").view(len(elapsed)) | (elapsed >= self.max_steps)
@@ -353,6 +353,10 @@ def _takes_seeds(env: EnvBase) -> bool:
     except NotImplementedError:
         return False
     return True
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _per_agent(entry: Tensor) -> Tensor:
