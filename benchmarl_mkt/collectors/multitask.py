@@ -123,7 +123,7 @@ class PlainRollouts:
         """Return the next steps [B, T]; with ``reset``, of new episodes."""
         if reset or self._now is None:
             rewards = self.env.full_reward_spec
-            sums = {(group, SUM): rewards[group, "reward"].zero() for group in self._groups}
+            sums: Leaves = {(g, SUM): rewards[g, "reward"].zero() for g in self._groups}
             self._now = self.env.reset_leaves(None) | sums
         before, chosen, after = [], [], []
         with set_exploration_type(ExplorationType.RANDOM):
@@ -149,7 +149,7 @@ class PlainRollouts:
         if not ended.any():
             return reached
         over = ended.unsqueeze(-1)
-        sums = {(g, SUM): reached[g, SUM].masked_fill(over, 0.0) for g in self._groups}
+        sums: Leaves = {(g, SUM): reached[g, SUM].masked_fill(over, 0.0) for g in self._groups}
         return self.env.reset_leaves(ended) | sums
 
 

@@ -106,7 +106,7 @@ class MultiTaskEnv(LeavesEnv):
     def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
         self._idle.update(self._finished)
         begun = {
-            name: team.begin_step(data.get((name, "action")), ~self._idle[name])
+            name: team.begin_step(data[name, "action"], ~self._idle[name])
             for name, team in self.teams.items()
         }
 
