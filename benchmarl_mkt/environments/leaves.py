@@ -60,13 +60,10 @@ class LeavesEnv(EnvBase):
         masked: bool = True,
         own_ends: bool = False,
     ) -> None:
-        """Make the specifications.
+        """Make the specifications from each group's size of an observation and number of actions.
 
-        Args:
-            sizes: group -> size of an observation, number of actions.
-            others: what is observed besides, with the batch size in front.
-            masked: whether groups have an ``action_mask``.
-            own_ends: whether groups have the three flags of an end.
+        ``others`` are observed besides; groups may have an ``action_mask`` (``masked``) and the
+        three flags of an end (``own_ends``).
         """
         batch = self.batch_size
         observation, action, reward, done = (Composite(shape=batch) for _ in range(4))
@@ -107,10 +104,9 @@ class LeavesEnv(EnvBase):
         return self.begin_step(data)()
 
     def complete(self, leaves: Leaves) -> Leaves:
-        """Return all entries; here :meth:`reset_leaves` and :meth:`step_leaves` give all of them.
+        """Add what follows from the rest, if an environment leaves that out of its steps.
 
-        An environment may leave out what follows from the rest, so that it is worked out for all
-        steps of a rollout at once: ``leaves`` may have any batch size.
+        It is worked out for all steps of a rollout at once: ``leaves`` may have any batch size.
         """
         return leaves
 

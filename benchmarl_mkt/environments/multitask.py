@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDictBase
@@ -13,14 +14,8 @@ from torchrl.data import Unbounded
 from torchrl.envs import EnvBase, ExcludeTransform, Transform
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass, ShippedTask
-from benchmarl_mkt.environments.own_episode import OwnEpisode
 from benchmarl_mkt.environments.rounds import MultiTaskEnv
-from benchmarl_mkt.environments.task_set import (
-    RUN_FIELDS,
-    MultiTaskConfig,
-    parse_tasks,
-    set_names,
-)
+from benchmarl_mkt.environments.task_set import RUN_FIELDS, MultiTaskConfig, parse_tasks, set_names
 from benchmarl_mkt.environments.team import REWARDS, Team
 from benchmarl_mkt.environments.wins import TEAMS_WON, win_rate
 
@@ -40,12 +35,11 @@ class MultiTaskClass(DiscreteTaskClass):
     """
 
     def __init__(self, name: str, config: dict[str, Any]):
-        known = set(MultiTaskConfig.__dataclass_fields__)
-        if set(config or {}) - known:
-            raise ValueError(
-                f"task: unknown keys {sorted(set(config) - known)}; there are {sorted(known)}"
-            )
-        super().__init__(name, asdict(MultiTaskConfig(**(config or {}))))
+        known, config = set(MultiTaskConfig.__dataclass_fields__), config or {}
+        unknown = sorted(set(config) - known)
+        if unknown:
+            raise ValueError(f"task: unknown keys {unknown}; there are {sorted(known)}")
+        super().__init__(name, asdict(MultiTaskConfig(**config)))
         if self.config["reward"] not in REWARDS:
             raise ValueError(f"reward: {self.config['reward']!r} must be one of {REWARDS}")
         final = self.config["final_episodes"]
@@ -82,22 +76,14 @@ class MultiTaskClass(DiscreteTaskClass):
             raise ValueError(
                 "experiment.prefer_continuous_actions: multi-task sets have discrete actions only"
             )
+        options = {key: self.config[key] for key in ("agent_id", "reward")}
+        options |= {"seed": seed, "device": device, "parallel": self.config["parallel_collection"]}
         configs = self.team_configs
-        shared = {key: self.config[key] for key in ("agent_id", "reward")}
 
         def make() -> MultiTaskEnv:
             teams = [
-                Team(
-                    team.task_class(),
-                    num_envs,
-                    team.name,
-                    opponents=team.opponents,
-                    seed=seed,
-                    device=device,
-                    parallel=self.config["parallel_collection"],
-                    **shared,
-                )
-                for team in configs
+                Team(one.task_class(), num_envs, one.name, opponents=one.opponents, **options)
+                for one in configs
             ]
             return MultiTaskEnv(teams, seed)
 
@@ -129,6 +115,32 @@ class MultiTaskClass(DiscreteTaskClass):
     @staticmethod
     def env_name() -> str:
         return "multitask"
+
+
+class OwnEpisode(Transform):
+    """Shows one team its own episodes in what BenchMARL samples from the team's replay buffer.
+
+    BenchMARL's QMIX and VDN take an episode's end from the root, where it is the round's: they get
+    the team's own. Steps in which the team has idled teach nothing: in a minibatch [B] of single
+    steps its own steps, repeated in turn, stand in their place. Sequences (recurrent models) and
+    minibatches of idle steps alone are left as they are but for the ends.
+    """
+
+    def __init__(self, group: str):
+        super().__init__()
+        self.group = group
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        after = tensordict.get("next")
+        for flag in ("done", "terminated", "truncated"):
+            after.set(flag, after.get((self.group, flag)).any(-2))
+        active = tensordict.get(("active", self.group)).squeeze(-1)
+        if active.ndim > 1 or active.all() or not active.any():
+            return tensordict
+        own = active.nonzero().squeeze(-1)
+        rows = torch.arange(len(active), device=active.device)
+        rows[~active] = own.repeat(-(-len(active) // len(own)))[: len(active) - len(own)]
+        return tensordict[rows]
 
 
 class MultiTaskTask(ShippedTask):

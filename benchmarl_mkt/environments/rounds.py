@@ -49,7 +49,8 @@ class MultiTaskEnv(LeavesEnv):
         self.teams = {team.name: team for team in teams}
         self.group_map = {team.name: team.agents for team in teams}
         self.max_steps = max(team.max_steps for team in teams)
-        self._finished = {name: self._flags() for name in self.teams}
+        nobody = torch.zeros(self.batch_size, dtype=torch.bool, device=self.device)
+        self._finished = dict.fromkeys(self.teams, nobody)
         self._idle = dict(self._finished)  # before the last step
         self._with_wins = [team.name for team in teams if team.knows_wins]
         self._with_state = [team.name for team in teams if team.state_length is None]
@@ -58,9 +59,6 @@ class MultiTaskEnv(LeavesEnv):
         if seed is not None:
             with contextlib.suppress(NotImplementedError):  # each copy was made with a seed
                 self.set_seed(seed)
-
-    def _flags(self) -> Tensor:
-        return torch.zeros(self.batch_size, dtype=torch.bool, device=self.device)
 
     def _make_specs(self) -> None:
         batch, flag = self.batch_size, Binary(n=1, shape=(*self.batch_size, 1), dtype=torch.bool)
@@ -94,7 +92,9 @@ class MultiTaskEnv(LeavesEnv):
             raise NotImplementedError(f"{', '.join(refused)}: the game takes no seeds")
 
     def reset_leaves(self, mask: Tensor | None) -> Leaves:
-        mask = ~self._flags() if mask is None else mask.view(self.batch_size)
+        if mask is None:
+            mask = torch.ones(self.batch_size, dtype=torch.bool, device=self.device)
+        mask = mask.view(self.batch_size)
         steps = {name: team.reset(mask) for name, team in self.teams.items()}
         for flags in (self._finished, self._idle):
             flags.update({name: flag & ~mask for name, flag in flags.items()})
@@ -106,7 +106,7 @@ class MultiTaskEnv(LeavesEnv):
     def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
         self._idle.update(self._finished)
         begun = {
-            name: team.begin_step(data.get((name, "action")), ~self._idle[name])
+            name: team.begin_step(data[name, "action"], ~self._idle[name])
             for name, team in self.teams.items()
         }
 

@@ -46,12 +46,11 @@ class _Group:
     length: int  # numbers d that an agent sees
     n_actions: int
     masked: bool
-    opponent: FrozenPolicy | None = None  # who acts, if it is not the team
 
     def seen(self, data: TensorDictBase | dict) -> Tensor:
         """The observation's entries in a row: [B, n, d]."""
-        entries = [_per_agent(data.get(key)) for key in self.keys]
-        return (entries[0] if len(entries) == 1 else torch.cat(entries, -1)).float()
+        entries = [_per_agent(data[key]) for key in self.keys]
+        return _joined(entries, -1).float()
 
 
 class Team:
@@ -126,8 +125,8 @@ class Team:
                 f"tasks: '{name}' cannot be set up ({type(error).__name__}: {reason:.300})"
             ) from error
         self._elapsed = torch.zeros(num_envs, dtype=torch.long, device=self.env.device)
-        self._current: Any = {}  # the task's entries of now
-        self._shown: TeamStep | None = None
+        self._current: Any = None  # the task's entries of now
+        self._shown: TeamStep  # from the first reset on
 
     def _read(self, task: TaskClass, one: EnvBase, sources: Mapping[str, str]) -> None:
         """Read groups, sizes and limits from ``one`` copy of the task, or from all if vectorised.
@@ -141,9 +140,9 @@ class Team:
                 f"{sorted(group_map)}, got {sorted(sources)}"
             )
         groups = {name: self._read_group(task, one, name, group_map[name]) for name in group_map}
-        for name, source in sources.items():
-            groups[name].opponent = self._load(source, groups[name])
-        self._opponents = [groups[name] for name in sources]
+        self._opponents = [
+            (groups[name], self._load(sources[name], groups[name])) for name in sources
+        ]
         self._groups = [group for name, group in groups.items() if name not in sources]
         self._sizes = [len(group.agents) for group in self._groups]
         self.agents = [agent for group in self._groups for agent in group.agents]
@@ -230,17 +229,18 @@ class Team:
 
     def reset(self, mask: Tensor | None = None) -> TeamStep:
         """Start new episodes in the copies of ``mask`` [B] (all, if None)."""
-        everywhere = mask is None or self._shown is None or bool(mask.all())
+        if self._current is None or (mask is not None and mask.all()):
+            mask = None
         if isinstance(self.env, LeavesEnv):
-            self._current = self.env.reset_leaves(None if everywhere else mask)
-        elif everywhere:
+            self._current = self.env.reset_leaves(mask)
+        elif mask is None:
             self._current = self.env.reset()
         else:
             request = self._current.clone().set("_reset", mask.unsqueeze(-1))
             self._current = self.env.reset(request)
-        self._elapsed[... if everywhere else mask] = 0
+        self._elapsed[... if mask is None else mask] = 0
         shown = self._show(self._current, None)
-        self._shown = shown if everywhere else self._merge(shown, mask)
+        self._shown = shown if mask is None else self._merge(shown, mask)
         return self._shown
 
     def step(self, action: Tensor, active: Tensor) -> TeamStep:
@@ -265,21 +265,21 @@ class Team:
             return lambda: self._shown
         parts = zip(self._groups, played.split(self._sizes, -1))
         actions = {(group.name, "action"): chosen for group, chosen in parts}
-        for group in self._opponents:
-            actions[group.name, "action"] = group.opponent(group.seen(self._current))
-        reach = self._begin_task(actions, None if self.vectorised or everyone else active)
+        for group, policy in self._opponents:
+            actions[group.name, "action"] = policy(group.seen(self._current))
+        end_task = self._begin_task(actions, None if self.vectorised or everyone else active)
         self._elapsed += 1  # of idle copies it is of no use
-        return lambda: self._end_step(reach(), None if everyone else active)
 
-    def _end_step(self, reached: TensorDictBase | dict, active: Tensor | None) -> TeamStep:
-        """Show what was ``reached`` by the ``active`` copies [B], all if None."""
-        self._current = reached
-        shown = self._show(self._current, self._elapsed)
-        if active is not None:
-            shown = self._merge(shown, active)
-            shown = shown._replace(reward=shown.reward * active)
-        self._shown = shown
-        return shown
+        def end_step() -> TeamStep:
+            self._current = end_task()
+            shown = self._show(self._current, self._elapsed)
+            if not everyone:
+                shown = self._merge(shown, active)
+                shown = shown._replace(reward=shown.reward * active)
+            self._shown = shown
+            return shown
+
+        return end_step
 
     def _begin_task(self, actions: dict, stepped: Tensor | None) -> Callable[[], Any]:
         """Begin to step the task's copies of ``stepped`` [B], all if None; end with its entries."""
@@ -317,32 +317,32 @@ class Team:
     def _show(self, data: TensorDictBase | dict, elapsed: Tensor | None) -> TeamStep:
         """Turn the task's entries into the team's view; ``elapsed`` None marks a reset."""
         seen = [torch.cat((g.seen(data), tail), -1) for g, tail in zip(self._groups, self._tails)]
-        observation = seen[0] if len(seen) == 1 else torch.cat(seen, 1)
+        observation = _joined(seen, 1)
         state = None
         if self._state_keys:
-            parts = [data.get(key).reshape(len(observation), -1) for key in self._state_keys]
-            state = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).float()
+            parts = [data[key].reshape(len(observation), -1) for key in self._state_keys]
+            state = _joined(parts, 1).float()
         never = self._never
         if elapsed is None:
             reward, terminated, truncated = never.float(), never, never
         else:
-            parts = [data.get((group.name, "reward")).flatten(1) for group in self._groups]
-            rewards = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+            parts = [data[group.name, "reward"].flatten(1) for group in self._groups]
+            rewards = _joined(parts, 1)
             reward = rewards.mean(1) if self._mean_reward else rewards.sum(1)
-            terminated = data.get("terminated").view(len(elapsed))
-            ended = data.get("done").view(len(elapsed)) | (elapsed >= self.max_steps)
+            terminated = data["terminated"].view(len(elapsed))
+            ended = data["done"].view(len(elapsed)) | (elapsed >= self.max_steps)
             truncated = ended & ~terminated
-        won = data.get(WON).view(-1) if self.knows_wins else never
+        won = data[WON].view(-1) if self.knows_wins else never
         return TeamStep(observation, self._masks(data), state, reward, terminated, truncated, won)
 
     def _masks(self, data: TensorDictBase | dict) -> Tensor:
         """Availability [B, N, A]: the task's own masks, and false for padded actions."""
         if len(self._groups) == 1 and self._groups[0].masked:  # nothing to pad
-            return data.get((self._groups[0].name, "action_mask"))
+            return data[self._groups[0].name, "action_mask"]
         masks = self._existing.clone()
         for group, own in zip(self._groups, masks.split(self._sizes, 1)):
             if group.masked:
-                own[..., : group.n_actions] = data.get((group.name, "action_mask"))
+                own[..., : group.n_actions] = data[group.name, "action_mask"]
         return masks
 
 
@@ -353,6 +353,10 @@ def _takes_seeds(env: EnvBase) -> bool:
     except NotImplementedError:
         return False
     return True
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _per_agent(entry: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 MIXERS = ("qmix", "vdn", "vdn_s", "attention", "none")
+Sizes = Mapping[str, int]  # by task
 
 
 class _StateMixer(nn.Module):
@@ -16,7 +17,7 @@ class _StateMixer(nn.Module):
 
     reads_state = True
 
-    def __init__(self, state_sizes: Mapping[str, int], state_embed_dim: int):
+    def __init__(self, state_sizes: Sizes, state_embed_dim: int):
         super().__init__()
         self.state_embeddings = nn.ModuleDict(
             {task: nn.Linear(size, state_embed_dim) for task, size in state_sizes.items()}
@@ -40,7 +41,7 @@ class MultiTaskMixer(_StateMixer):
 
     Args:
         state_sizes: task -> size S_k of its state.
-        n_agents: number of agents, the same for all tasks.
+        n_agents: number of agents N, the same for all tasks.
         mixing_embed_dim: hidden units of the mixing network (paper's Table III: 32).
         state_embed_dim: size of SE_k's output (32).
         hypernet_embed_dim: hidden units of the hypernetworks (64).
@@ -48,7 +49,7 @@ class MultiTaskMixer(_StateMixer):
 
     def __init__(
         self,
-        state_sizes: Mapping[str, int],
+        state_sizes: Sizes,
         n_agents: int,
         mixing_embed_dim: int = 32,
         state_embed_dim: int = 32,
@@ -89,20 +90,11 @@ class VdnStateMixer(_StateMixer):
 
     .. math:: Q_{tot} = \sum_i q_i + V(z), \quad z = SE_k(s)
 
-    V, of two hidden layers, is shared by the tasks; teams may be of any sizes.
-
-    Args:
-        state_sizes: task -> size S_k of its state.
-        state_embed_dim: size of SE_k's output.
-        hypernet_embed_dim: hidden units of V.
+    V, of two hidden layers of ``hypernet_embed_dim`` units, is shared by the tasks; teams may be of
+    any sizes. The other arguments are those of :class:`MultiTaskMixer`.
     """
 
-    def __init__(
-        self,
-        state_sizes: Mapping[str, int],
-        state_embed_dim: int = 32,
-        hypernet_embed_dim: int = 64,
-    ):
+    def __init__(self, state_sizes: Sizes, state_embed_dim: int = 32, hypernet_embed_dim: int = 64):
         super().__init__(state_sizes, state_embed_dim)
         self.value = _perceptron(state_embed_dim, hypernet_embed_dim, hypernet_embed_dim, 1)
 
@@ -129,13 +121,13 @@ class AttentionMixer(_StateMixer):
         team_sizes: task -> number of agents N_k.
         state_embed_dim: size d of SE_k's output and of the agents' vectors.
         hypernet_embed_dim: hidden units of w and c.
-        heads: number of attention heads.
+        heads: number of attention heads H.
     """
 
     def __init__(
         self,
-        state_sizes: Mapping[str, int],
-        team_sizes: Mapping[str, int],
+        state_sizes: Sizes,
+        team_sizes: Sizes,
         state_embed_dim: int = 32,
         hypernet_embed_dim: int = 64,
         heads: int = 4,
@@ -179,8 +171,8 @@ def _perceptron(*sizes: int) -> nn.Sequential:
 
 def make_mixer(
     kind: str,
-    state_sizes: Mapping[str, int],
-    team_sizes: Mapping[str, int],
+    state_sizes: Sizes,
+    team_sizes: Sizes,
     *,
     mixing_embed_dim: int,
     device: torch.device | str | None,

@@ -125,7 +125,7 @@ class MultiTaskModel(Model):
     def _step(self, data: Tensor, tensordict: TensorDictBase) -> Tensor:
         """One step of a recurrent trunk: reads and writes the group's hidden states."""
         lead, rows = data.shape[:-1], data.reshape(-1, data.shape[-1])
-        count, group = rows.shape[0], tensordict.get(self.agent_group)
+        count, group = len(rows), tensordict.get(self.agent_group)
         is_init = tensordict.get("is_init").unsqueeze(-2).expand(*lead, 1)
         state = {
             key: group.get(key).reshape(count, 1, *group.get(key).shape[len(lead) :])
@@ -147,7 +147,7 @@ class MultiTaskModel(Model):
         """Concatenate the model's input entries: [*B, N, d]; N is 1 if centralised."""
         flat = []
         for key, dims in zip(self._input_keys, self._input_dims):
-            entry = entries.get(key)
+            entry = entries[key]
             flat.append(entry.flatten(-dims) if dims > 1 else entry)
         data = flat[0] if len(flat) == 1 else torch.cat(flat, -1)
         if self.centralised:  # all agents in one row; the row is one "agent"

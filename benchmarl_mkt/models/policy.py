@@ -41,14 +41,15 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
         super().__init__()
         self.agents = torch.nn.ModuleDict(agents)
         self.is_recurrent = any(agent.is_recurrent for agent in agents.values())
-        trunk, *others = dict.fromkeys(agent.trunk for agent in agents.values())
-        self._at_once = not (others or self.is_recurrent)
+        first = next(iter(agents.values()))
+        one_trunk = all(agent.trunk is first.trunk for agent in agents.values())
+        self._at_once = one_trunk and not self.is_recurrent
         self._network = functools.partial(
             network_outputs,
             {task: agent.embedding for task, agent in agents.items()},
-            trunk,
+            first.trunk,
             {task: agent.head for task, agent in agents.items()},
-            activate=next(iter(agents.values())).activate,
+            activate=first.activate,
         )
         model_keys = [key for agent in agents.values() for key in agent.in_keys]
         self.in_keys = list(dict.fromkeys([*model_keys, *((t, "action_mask") for t in agents)]))

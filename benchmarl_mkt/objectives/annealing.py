@@ -26,12 +26,10 @@ class AnnealingSchedule:
     fraction: float = 0.6
 
     def __post_init__(self) -> None:
-        for name in ("start", "end"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(
-                    f"annealing.{name}: {getattr(self, name)} must lie in [0, 1] "
-                    "(it is the weight of the TD loss)"
-                )
+        for name, weight in (("start", self.start), ("end", self.end)):
+            if not 0.0 <= weight <= 1.0:
+                why = "it is the weight of the TD loss"
+                raise ValueError(f"annealing.{name}: {weight} must lie in [0, 1] ({why})")
         if not 0.0 < self.fraction <= 1.0:
             raise ValueError(
                 f"annealing.fraction: {self.fraction} must lie in (0, 1] (a share of training)"

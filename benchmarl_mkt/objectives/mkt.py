@@ -181,9 +181,7 @@ class MktLoss(LossModule):
             for task, batch in batches.items()
         }
 
-    def _task_terms(
-        self, task: str, batch: dict, values: Tensor, target_values: Tensor
-    ) -> dict[str, Tensor]:
+    def _task_terms(self, task: str, batch: dict, values: Tensor, target_values: Tensor) -> dict:
         taken = chosen_values(values[:, :-1], batch["action"])
         # [B, T], or [B, T, N] without mixing
         q_tot = self._bound_network.mixer(task, taken, _steps(batch["state"], slice(None, -1)))
@@ -231,13 +229,10 @@ class MktLoss(LossModule):
         """Eq. 3, mean over the active steps; zero without teacher."""
         if batch["teacher_values"] is None:
             return values.new_zeros(())
-        temperature = self.temperature[task]
+        mask, temperature = batch["action_mask"][:, :-1], self.temperature[task]
+        own = temperature if self.share_temperature else 1.0
         divergence = distillation_kl(
-            batch["teacher_values"],
-            values[:, :-1],
-            batch["action_mask"][:, :-1],
-            temperature,
-            temperature if self.share_temperature else 1.0,
+            batch["teacher_values"], values[:, :-1], mask, temperature, own
         )
         return masked_mean(divergence, batch["active"])
 

@@ -32,15 +32,18 @@ def make_segments(batch: TensorDictBase, tasks: list[str], states: bool = True) 
 
 def _task_segment(batch: TensorDictBase, task: str, states: bool) -> TensorDict:
     after, group = batch.get("next"), batch.get(task)
-    terminated = _per_team(after.get((task, "terminated")))
-    truncated = _per_team(after.get((task, "done"))) & ~terminated
+    # [B, T, N, 1], the same for every agent of the team, to [B, T]
+    reward, done, terminated = (
+        after.get((task, key))[..., 0, 0] for key in ("reward", "done", "terminated")
+    )
+    truncated = done & ~terminated
     lost = truncated & after.get("done").squeeze(-1)
     lost[:, -1] = False
     content = {
         "observation": _extended(batch, (task, "observation")),
         "action_mask": _extended(batch, (task, "action_mask")),
         "action": group.get("action"),
-        "reward": _per_team(after.get((task, "reward"))),
+        "reward": reward,
         "terminated": terminated,
         "active": batch.get(("active", task)).squeeze(-1),
         "bootstrap": ~lost,
@@ -58,11 +61,6 @@ def _task_segment(batch: TensorDictBase, task: str, states: bool) -> TensorDict:
 def _extended(batch: TensorDictBase, key) -> Tensor:
     """Append the last step's next entry: [B, T, ...] to [B, T+1, ...]."""
     return torch.cat([batch.get(key), batch.get("next").get(key)[:, -1:]], 1)
-
-
-def _per_team(value: Tensor) -> Tensor:
-    """[B, T, N, 1], the same for every agent of the team, to [B, T]."""
-    return value[..., 0, 0]
 
 
 class MultiTaskReplayBuffer:

@@ -3,7 +3,7 @@ import torch
 from benchmarl.algorithms import MappoConfig, QmixConfig, VdnConfig
 from tensordict import TensorDict
 
-from benchmarl_mkt.environments.own_episode import OwnEpisode
+from benchmarl_mkt.environments.multitask import OwnEpisode
 from tests.helpers import make_experiment, task_set
 from tests.toys import toy
 

@@ -87,7 +87,7 @@ class SmaxEnv(LeavesEnv):
         return leaves
 
     def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
-        actions = data.get((GROUP, "action")).to("cpu", torch.int32).numpy()
+        actions = data[GROUP, "action"].to("cpu", torch.int32).numpy()
         self._battles = self.field.step(self._battles, actions)
         return lambda: self._leaves(self.field.view(self._battles))
 

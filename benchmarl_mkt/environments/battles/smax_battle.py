@@ -6,12 +6,11 @@ keeps what is compiled in the user's cache.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,30 +18,22 @@ import numpy as np
 from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
 from benchmarl_mkt.files import cache_path
 
-
-@contextlib.contextmanager
-def _muted() -> Iterator[None]:
-    """Hide what JaxMARL prints when imported; it puts ``sys.__stdout__`` back in between."""
-    kept = sys.stdout, sys.stderr, sys.__stdout__
-    sys.stdout = sys.__stdout__ = io.StringIO()  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr, sys.__stdout__ = kept  # type: ignore[misc]
-
-
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read by jax, when imported
 os.environ.setdefault("PJRT_NPROC", "1")  # threads of its CPU client
+# JaxMARL prints when it is imported, and puts ``sys.__stdout__`` back in between.
+_kept = sys.stdout, sys.stderr, sys.__stdout__
+sys.stdout = sys.__stdout__ = io.StringIO()  # type: ignore[misc, assignment]
 try:
-    with _muted():
-        import jax
-        import jax.numpy as jnp
-        from jaxmarl.environments.smax.heuristic_enemy_smax_env import HeuristicEnemySMAX
-        from jaxmarl.environments.smax.smax_env import Scenario as SmaxScenario
+    import jax
+    import jax.numpy as jnp
+    from jaxmarl.environments.smax.heuristic_enemy_smax_env import HeuristicEnemySMAX
+    from jaxmarl.environments.smax.smax_env import Scenario as SmaxScenario
 except ImportError as error:
     raise ImportError(
         f"task: smax/* needs JaxMARL ({error}); pip install 'benchmarl-mkt[smax]'"
     ) from error
+finally:
+    sys.stdout, sys.stderr, sys.__stdout__ = _kept  # type: ignore[misc]
 
 # A battle is worth 1 for all damage and 1 for the victory; SMAC's largest return is 20.
 REWARD_SCALE = 10.0
@@ -244,11 +235,8 @@ def _options() -> dict[str, Any]:
 
 def _place(running: Battle, waiting: Battle, mask: jax.Array) -> Battle:
     """Let the waiting battles of ``mask`` [B] run."""
-
-    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(choose, waiting, running)
+    choose = jax.vmap(lambda chosen, new, old: jnp.where(chosen, new, old))
+    return jax.tree.map(lambda new, old: choose(mask, new, old), waiting, running)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.common import ScenarioClass, ShippedTask
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
-from benchmarl_mkt.environments.mpe.games import make_games
+from benchmarl_mkt.environments.mpe.games import ARRAY_SCENARIOS, ArrayGames, RawGames
 
 
 class MpeEnv(LeavesEnv):
@@ -54,17 +54,16 @@ class MpeEnv(LeavesEnv):
         super().__init__(device=device, batch_size=[num_envs])
         self.max_cycles = max_cycles
         self.terminate_at_limit = terminate_at_limit
-        self.games = make_games(scenario, num_envs, max_cycles)
+        games = ArrayGames if scenario in ARRAY_SCENARIOS else RawGames
+        self.games = games(scenario, num_envs, max_cycles)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self.set_seed(seed)
-        names = self.games.agents
         self.group_map: dict[str, list[str]] = {}
-        for name in names:
-            self.group_map.setdefault(re.sub(r"_\d+$", "", name), []).append(name)
-        self._indices = {
-            group: [names.index(member) for member in members]
-            for group, members in self.group_map.items()
-        }
+        self._indices: dict[str, list[int]] = {}  # where a group's agents are among all
+        for index, name in enumerate(self.games.agents):
+            group = re.sub(r"_\d+$", "", name)
+            self.group_map.setdefault(group, []).append(name)
+            self._indices.setdefault(group, []).append(index)
         game = self.games.game
         sizes = {
             group: (game.observation_space(one).shape[0], int(game.action_space(one).n))
@@ -89,7 +88,7 @@ class MpeEnv(LeavesEnv):
     def _play(self, data: TensorDictBase | Leaves) -> Leaves:
         actions = np.empty((self.batch_size[0], len(self.games.agents)), dtype=np.int64)
         for group, indices in self._indices.items():
-            actions[:, indices] = data.get((group, "action")).cpu().numpy()
+            actions[:, indices] = data[group, "action"].cpu().numpy()
         rewards = self.games.step(actions)
         self._elapsed += 1
         return self._output(rewards)

@@ -210,12 +210,6 @@ ARRAY_SCENARIOS: dict[str, tuple[Callable, Callable]] = {
 }
 
 
-def make_games(scenario: str, count: int, max_cycles: int) -> RawGames:
-    """Return ``count`` copies of a scenario, as arrays if it is known here."""
-    games = ArrayGames if scenario in ARRAY_SCENARIOS else RawGames
-    return games(scenario, count, max_cycles)
-
-
 def _word(message: ndarray | None) -> int | None:
     return int(message.argmax()) if message is not None and message.any() else None
 
