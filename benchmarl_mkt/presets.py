@@ -12,10 +12,9 @@ from benchmarl.experiment import ExperimentConfig
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 _SEARCH = "hydra.searchpath"
 
@@ -73,9 +72,9 @@ def compose_preset(group: str, name: str, key: str) -> DictConfig:
             raise ValueError(
                 f"{key}: there is no {group} {missing!r}; use one of {known} or a YAML file"
             ) from error
-        except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as e:
-            reason = " ".join(str(e).split()) or type(e).__name__
-            raise ValueError(f"{key}: cannot read {path} ({reason:.200})") from e
+        except Exception as error:  # Hydra's, YAML's own, and others of tags such as !!bool
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{key}: cannot read {path} ({reason:.200})") from error
 
 
 def experiment_preset(name: str, key: str = "experiment") -> ExperimentConfig:

@@ -36,7 +36,11 @@ def composed():
 def test_the_composed_configuration_has_our_defaults(composed):
     cfg = composed("algorithm=mkt", "task=multitask/mpe")
     shipped = yaml.safe_load((conf_path() / "algorithm" / "mkt.yaml").read_text())["algorithm"]
+    teacher = shipped.pop("teacher")
     assert {key: cfg.algorithm[key] for key in shipped} == shipped
+    assert {key: cfg.algorithm.teacher[key] for key in teacher} == teacher
+    assert cfg.algorithm.teacher.experiment.max_n_frames == 100_000
+    assert cfg.algorithm.teacher.model.name == "multitask"
     assert cfg.experiment.max_n_frames == 100_000  # of experiment mkt_quick
     assert cfg.experiment.off_policy_train_batch_size == 800  # of mkt_paper, under it
     assert [getattr(t, "task", t) for t in cfg.task.tasks] == [

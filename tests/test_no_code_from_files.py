@@ -329,7 +329,7 @@ VALUES = {
     "no-choices": ("choices", 3, "choices: task must be a text"),
     "a-model-by-path": ("model.name", "os.mkdir", "model.name: 'os.mkdir' is not one of"),
     "a-model-in-a-list": ("model.name", ["mlp"], "model.name"),
-    "a-number-as-a-layer": ("model.layers", {"l1": 3}, "model: 'int' object has no"),
+    "a-number-as-a-layer": ("model.layers", {"l1": 3}, "model.name: '3' is not one of"),
     "a-number-as-the-model": ("model", 3, "model: must be a mapping"),
     "no-seed": ("seed", None, "seed: None must be an integer"),
     "a-missing-value": ("experiment.lr", "???", "experiment.lr"),

@@ -317,7 +317,7 @@ class MktConfig(AlgorithmConfig):
     trunk: str | None = None
     freeze_trunk: bool = False
     teachers: Any = None
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    teacher: Any = field(default_factory=TeacherConfig)  # a mapping is one, too
     # Names of before, for one release.
     teacher_experiment: Any = None
     teacher_model: Any = None

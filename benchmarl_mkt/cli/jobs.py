@@ -208,6 +208,7 @@ def make_job(
         load_task_config_from_hydra,
     )
     from benchmarl.models import model_config_registry
+    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
     from benchmarl_mkt.algorithms import MktConfig
@@ -219,7 +220,8 @@ def make_job(
         raise ValueError(f"task: {name!r} is not registered; choose ENVIRONMENT/TASK")
     for key in ("model", "critic_model"):
         layers = cfg[key].get("layers") or {"": cfg[key]}
-        for model in (str(layer.get("name")) for layer in layers.values()):
+        for layer in layers.values():
+            model = str(layer.get("name") if isinstance(layer, DictConfig) else layer)
             if model not in model_config_registry:
                 known = sorted(model_config_registry)
                 raise ValueError(f"{key}.name: {model!r} is not one of {known}")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from benchmarl.environments import task_config_registry
 
+from tests.cli.test_run import CUSTOM, SHORT
 from tests.conftest import write_tiny_experiment
 from tests.helpers import REPOSITORY, command, hydra_overrides
-from tests.test_cli import CUSTOM, SHORT
 
 LONG = {"max_n_frames": 4000, "evaluation_interval": 500}  # 80 iterations
 
