@@ -91,7 +91,10 @@ class Table:
         """Return CSV with all digits: an estimate takes one column for each of its parts."""
         columns = []
         for name, cells in zip(self.header, zip(*self.rows)):
-            parts = next((cell._fields for cell in cells if isinstance(cell, tuple)), None)
+            parts = next(
+                (cell._fields for cell in cells if isinstance(cell, Interval | Estimate | Reach)),
+                None,
+            )
             if parts is None:
                 columns.append([name, *map(_exact, cells)])
                 continue
@@ -114,9 +117,8 @@ class Table:
 
     @property
     def _aligned_right(self) -> list[bool]:
-        """Columns of numbers."""
-        columns = zip(*self.rows)
-        return [not any(isinstance(cell, str) for cell in column) for column in columns]
+        """Of each column whether it has numbers only."""
+        return [not any(isinstance(cell, str) for cell in column) for column in zip(*self.rows)]
 
     def _texts(self, escaped: Callable[[str], str], bold: str) -> list[list[str]]:
         texts = [[escaped(cell_text(cell)) for cell in row] for row in self.rows]
@@ -137,20 +139,22 @@ def cell_text(cell: Cell) -> str:
         case str():
             return cell
         case Interval() if isclose(cell.mean - cell.low, cell.high - cell.mean, abs_tol=1e-5):
-            return f"{decimals(cell.mean)} ± {decimals(cell.half_width)}"
+            return f"{_decimals(cell.mean)} ± {_decimals(cell.half_width)}"
         case Interval() | Estimate():
             value, low, high = cell
-            return decimals(value) + ("" if isnan(low) else f" [{decimals(low)}, {decimals(high)}]")
+            return _decimals(value) + (
+                "" if isnan(low) else f" [{_decimals(low)}, {_decimals(high)}]"
+            )
         case Reach():
             first, held = cell_text(cell.first), cell_text(cell.held)
             return f"{first} / {held} ({cell.there}/{cell.seeds})"
         case int():
             return f"{cell:,}"
         case _:
-            return decimals(cell)
+            return _decimals(cell)
 
 
-def decimals(value: float) -> str:
+def _decimals(value: float) -> str:
     """Two decimals, never minus zero; a dash for what is not a number."""
     return "-" if isnan(value) else f"{value:z.2f}"
 
@@ -160,7 +164,7 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"[\\|*<`]", r"\\\g<0>", text)
 
 
-_LATEX = {
+_LATEX: dict[str, str | int | None] = {
     **{character: "\\" + character for character in "_%&#${}"},
     "\\": "\\textbackslash{}",
     "~": "\\textasciitilde{}",
