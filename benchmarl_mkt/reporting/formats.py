@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isclose, isnan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.markup import escape
 from rich.table import Table as RichTable
@@ -57,19 +58,20 @@ class Table:
 
     def markdown(self) -> str:
         """Return a Markdown table with its notes below."""
-        lines = [
-            _line(map(escape_markdown, self.header)),
-            _line(["---", *["---:" if self._numeric(c) else "---" for c in self._columns()]]),
-            *(_line(row) for row in self._texts(escape_markdown, "**{}**")),
+        rows = [
+            [escape_markdown(name) for name in self.header],
+            ["---:" if right else "---" for right in self._aligned_right],
+            *self._texts(escape_markdown, "**{}**"),
         ]
+        lines = [f"| {' | '.join(row)} |" for row in rows]
         notes = [f"{escape_markdown(note)}  " for note in self.notes]
         return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 
     def latex(self) -> str:
         """Return a LaTeX table in the style of booktabs, to be included by ``\\input``."""
-        alignment = "l" + "".join("r" if self._numeric(c) else "l" for c in self._columns())
-        rows = self._texts(_escape_latex, "\\textbf{{{}}}")
+        alignment = "".join("r" if right else "l" for right in self._aligned_right)
         caption = " ".join([f"{self.title}, {self.about}.", *self.notes])
+        rows = self._texts(_escape_latex, "\\textbf{{{}}}")
         lines = [
             "\\begin{table}",
             "\\centering",
@@ -87,43 +89,42 @@ class Table:
 
     def csv(self) -> str:
         """Return CSV with all digits: an estimate takes one column for each of its parts."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        parts = [_parts([row[i] for row in self.rows]) for i in range(len(self.header))]
-        writer.writerow(
-            f"{name} {part}".strip() for name, fields in zip(self.header, parts) for part in fields
-        )
-        for row in self.rows:
-            writer.writerow(
-                value for cell, fields in zip(row, parts) for value in _values(cell, fields)
+        columns = []
+        for name, cells in zip(self.header, zip(*self.rows)):
+            parts = next(
+                (cell._fields for cell in cells if isinstance(cell, Interval | Estimate | Reach)),
+                None,
             )
+            if parts is None:
+                columns.append([name, *map(_exact, cells)])
+                continue
+            for part in parts:
+                values = (getattr(cell, part, None) for cell in cells)
+                columns.append([f"{name} {part}", *map(_exact, values)])
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(zip(*columns))
         return text.getvalue()
 
     def rich(self) -> RichTable:
         """Return a table for the terminal."""
         title, notes = escape(f"{self.title}, {self.about}"), escape(" ".join(self.notes))
         table = RichTable(title=title, caption=notes)
-        table.add_column(escape(self.header[0]), no_wrap=True)
-        for i, name in zip(self._columns(), self.header[1:]):
-            table.add_column(escape(name), justify="right" if self._numeric(i) else "left")
+        for i, (name, right) in enumerate(zip(self.header, self._aligned_right)):
+            table.add_column(escape(name), justify="right" if right else "left", no_wrap=not i)
         for row in self._texts(escape, "[bold]{}[/]"):
             table.add_row(*row)
         return table
 
-    def _columns(self) -> range:
-        return range(1, len(self.header))
-
-    def _numeric(self, column: int) -> bool:
-        return not any(isinstance(row[column], str) for row in self.rows)
+    @property
+    def _aligned_right(self) -> list[bool]:
+        """Of each column whether it has numbers only."""
+        return [not any(isinstance(cell, str) for cell in column) for column in zip(*self.rows)]
 
     def _texts(self, escaped: Callable[[str], str], bold: str) -> list[list[str]]:
-        return [
-            [
-                bold.format(text) if (i, j) in self.bold else text
-                for j, text in enumerate(escaped(cell_text(cell)) for cell in row)
-            ]
-            for i, row in enumerate(self.rows)
-        ]
+        texts = [[escaped(cell_text(cell)) for cell in row] for row in self.rows]
+        for row, column in self.bold:
+            texts[row][column] = bold.format(texts[row][column])
+        return texts
 
 
 def cell_text(cell: Cell) -> str:
@@ -138,36 +139,32 @@ def cell_text(cell: Cell) -> str:
         case str():
             return cell
         case Interval() if isclose(cell.mean - cell.low, cell.high - cell.mean, abs_tol=1e-5):
-            return f"{decimals(cell.mean)} ± {decimals(cell.half_width)}"
+            return f"{_decimals(cell.mean)} ± {_decimals(cell.half_width)}"
         case Interval() | Estimate():
             value, low, high = cell
-            return decimals(value) + ("" if isnan(low) else f" [{decimals(low)}, {decimals(high)}]")
+            return _decimals(value) + (
+                "" if isnan(low) else f" [{_decimals(low)}, {_decimals(high)}]"
+            )
         case Reach():
             first, held = cell_text(cell.first), cell_text(cell.held)
             return f"{first} / {held} ({cell.there}/{cell.seeds})"
         case int():
             return f"{cell:,}"
         case _:
-            return decimals(cell)
+            return _decimals(cell)
 
 
-def decimals(value: float) -> str:
+def _decimals(value: float) -> str:
     """Two decimals, never minus zero; a dash for what is not a number."""
     return "-" if isnan(value) else f"{value:z.2f}"
 
 
-def _line(cells) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def escape_markdown(text: str) -> str:
     """Let a text stand in Markdown, in a table too, as it is."""
-    for character in ("\\", "|", "*", "<", "`"):
-        text = text.replace(character, "\\" + character)
-    return text
+    return re.sub(r"[\\|*<`]", r"\\\g<0>", text)
 
 
-_LATEX = {
+_LATEX: dict[str, str | int | None] = {
     **{character: "\\" + character for character in "_%&#${}"},
     "\\": "\\textbackslash{}",
     "~": "\\textasciitilde{}",
@@ -180,21 +177,11 @@ _LATEX = {
 
 
 def _escape_latex(text: str) -> str:
-    escaped = "".join(_LATEX.get(character, character) for character in text)
+    escaped = text.translate(str.maketrans(_LATEX))
     return "{}" + escaped if text[:1] in ("[", "*") else escaped  # else an argument of \\\\
 
 
-def _parts(cells: Sequence[Cell]) -> tuple[str, ...]:
-    return next((cell._fields for cell in cells if isinstance(cell, tuple)), ("",))
-
-
-def _values(cell: Cell, parts: Sequence[str]) -> list[str | int | float]:
-    if not isinstance(cell, tuple):
-        return [_exact(cell), *[""] * (len(parts) - 1)]
-    return [_exact(value) for value in cell]
-
-
-def _exact(value: str | int | float | None) -> str | int | float:
+def _exact(value: Any) -> str | int | float:
     if value is None or value != value:
         return ""
     return value if isinstance(value, str) else round(value, 6)

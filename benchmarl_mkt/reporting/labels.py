@@ -10,6 +10,15 @@ from typing import Any
 from benchmarl_mkt.files import read_yaml
 
 FILE = "labels.yaml"
+_ANY = "any key"
+_SHAPE: dict[str, Any] = {
+    "methods": {_ANY: {"name": "a text", "note": "a text"}},
+    "groups": {_ANY: "a list of methods"},
+    "tasks": {_ANY: "a text"},
+    "published": {_ANY: {_ANY: "a number"}},
+    "source": "a text",
+}
+_TYPES: dict[str, Any] = {"a text": str, "a number": int | float, "a list of methods": list}
 
 
 @dataclass(frozen=True)
@@ -51,51 +60,34 @@ def read_labels(path: Path) -> Labels:
         content = read_yaml(path)
     except ValueError as error:
         raise ValueError(f"--labels: {error}") from None
+    content = {} if content is None else content
     try:
-        return _labels({} if content is None else content)
+        _check("the file", content, _SHAPE)
     except ValueError as error:
         raise ValueError(f"--labels: {path}: {error}") from None
-
-
-def _labels(content: Any) -> Labels:
-    keys = ("methods", "groups", "tasks", "published", "source")
-    _mapping("the file", content, keys)
-    methods = _mapping("methods", content.get("methods", {}))
-    for method, label in methods.items():
-        _mapping(f"methods.{method}", label, ("name", "note"))
-        for key, value in label.items():
-            _is(f"methods.{method}.{key}", value, str, "a text")
-    groups = _mapping("groups", content.get("groups", {}))
-    for group, members in groups.items():
-        _is(f"groups.{group}", members, list, "a list of methods")
-        for member in members:
-            _is(f"groups.{group}", member, str, "a list of methods")
-    tasks = _mapping("tasks", content.get("tasks", {}))
-    for task, name in tasks.items():
-        _is(f"tasks.{task}", name, str, "a text")
-    published = _mapping("published", content.get("published", {}))
-    for task, numbers in published.items():
-        for method, number in _mapping(f"published.{task}", numbers).items():
-            _is(f"published.{task}.{method}", number, int | float, "a number")
-    source = content.get("source", "")
-    _is("source", source, str, "a text")
+    methods, groups = content.pop("methods", {}), content.pop("groups", {})
     return Labels(
         methods={method: label.get("name", method) for method, label in methods.items()},
         notes={method: label["note"] for method, label in methods.items() if "note" in label},
         groups={group: tuple(members) for group, members in groups.items()},
-        tasks=tasks,
-        published=published,
-        source=source,
+        **content,
     )
 
 
-def _mapping(key: str, value: Any, allowed: tuple[str, ...] | None = None) -> dict[str, Any]:
+def _check(key: str, value: Any, shape: Any) -> None:
+    """Compare the ``value`` of a ``key`` with a part of ``_SHAPE``."""
+    if isinstance(shape, str):
+        _is(key, value, _TYPES[shape], shape)
+        for member in value if isinstance(value, list) else ():
+            _is(key, member, str, shape)
+        return
     _is(key, value, dict, "a mapping")
-    for name in value:
+    for name, part in value.items():
         _is(key, name, str, f"texts as keys (quote {name!r})")
-        if allowed is not None and name not in allowed:
-            raise ValueError(f"{key}: unknown key {name!r}; known are {', '.join(allowed)}")
-    return value
+        if shape.keys().isdisjoint({name, _ANY}):
+            raise ValueError(f"{key}: unknown key {name!r}; known are {', '.join(shape)}")
+        inner = name if key == "the file" else f"{key}.{name}"
+        _check(inner, part, shape.get(name) or shape[_ANY])
 
 
 def _is(key: str, value: Any, kind: Any, expected: str) -> None:

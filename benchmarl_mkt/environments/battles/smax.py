@@ -102,8 +102,8 @@ class SmaxEnv(LeavesEnv):
 
     def render(self, mode: str = "rgb_array", pixels: int = 300) -> np.ndarray:
         """Draw the first battle: uint8 [pixels, pixels, 3]."""
-        from benchmarl_mkt.rendering.drawing import draw
-        from benchmarl_mkt.rendering.smax import smax_scene
+        from benchmarl_mkt.drawing import draw
+        from benchmarl_mkt.environments.battles.smax_scene import smax_scene
 
         return draw(smax_scene(*self.field.units(self._battles, 0)), pixels)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarl_mkt.drawing import Color, Scene, Shape
 from benchmarl_mkt.environments.battles.smax_scenarios import UNITS
-from benchmarl_mkt.rendering.drawing import Color, Scene, Shape
 
 ALLY: Color = (0.13, 0.40, 0.85)
 ENEMY: Color = (0.85, 0.20, 0.15)
@@ -26,27 +26,15 @@ def smax_scene(state: Any, radii: np.ndarray, full_health: np.ndarray) -> Scene:
             ``unit_health``, ``unit_alive``, ``unit_types`` and ``unit_teams``.
         radii, full_health: of every unit type.
     """
-    mixed = len(set(np.asarray(state.unit_types).tolist())) > 1
+    mixed = len(set(state.unit_types.tolist())) > 1
     shapes = []
-    for position, health, alive, kind, team in zip(
-        *map(
-            np.asarray,
-            (
-                state.unit_positions,
-                state.unit_health,
-                state.unit_alive,
-                state.unit_types,
-                state.unit_teams,
-            ),
-        )
-    ):
-        if not alive:
-            continue
-        color, radius = ENEMY if team else ALLY, float(radii[kind])
-        left = float(health / full_health[kind])
+    for unit in np.flatnonzero(state.unit_alive):
+        kind = state.unit_types[unit]
+        color, radius = ENEMY if state.unit_teams[unit] else ALLY, float(radii[kind])
         pale = tuple(part + _HURT * (1 - part) for part in color)
-        place = (float(position[0]), float(position[1]))
-        shapes.append(Shape("disc", place, (radius,), pale, outlined=True))
+        x, y = map(float, state.unit_positions[unit])
+        shapes.append(Shape("disc", (x, y), (radius,), pale, outlined=True))
+        health = float(state.unit_health[unit] / full_health[kind])
         label = UNITS[kind] if mixed else ""
-        shapes.append(Shape("disc", place, (radius * left**0.5,), color, label=label))
+        shapes.append(Shape("disc", (x, y), (radius * health**0.5,), color, label=label))
     return Scene(shapes, _SIDE / 2 + 0.5, (_SIDE / 2, _SIDE / 2))

@@ -1,8 +1,8 @@
-"""Discs, boxes and lines on white paper, with Pillow."""
+"""Discs, boxes and lines on white paper, with Pillow: no screen, no OpenGL."""
 
 from __future__ import annotations
 
-from math import cos, sin
+from cmath import rect
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ class Scene(NamedTuple):
 
     shapes: list[Shape]
     half_width: float
-    center: tuple[float, ...] = (0.0, 0.0)
+    center: tuple[float, float] = (0.0, 0.0)
 
 
 def draw(scene: Scene, pixels: int) -> np.ndarray:
@@ -55,35 +55,27 @@ def draw(scene: Scene, pixels: int) -> np.ndarray:
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default(13 * _FINER)
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            side / 2 + (x - scene.center[0]) * scale,
-            side / 2 - (y - scene.center[1]) * scale,
-        )
+    def place(point: complex) -> tuple[float, float]:
+        offset = scale * (point - complex(*scene.center))
+        return side / 2 + offset.real, side / 2 - offset.imag
 
     for shape in scene.shapes:
-        color = tuple(round(255 * min(max(float(part), 0.0), 1.0)) for part in shape.color[:3])
+        color = tuple(round(255 * min(max(part, 0.0), 1.0)) for part in shape.color)
         edge: dict[str, Any] = {"outline": _GREY, "width": _FINER} if shape.outlined else {}
-        x, y = place(*shape.center)
+        center, turn = complex(*shape.center), rect(1.0, shape.angle)
+        x, y = place(center)
         if shape.kind == "disc":
             radius = max(shape.size[0] * scale, 2 * _FINER)  # the smallest stay visible
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), color, **edge)
         elif shape.kind == "box":
-            pen.polygon([place(*corner) for corner in _corners(shape)], color, **edge)
+            right, up = turn * shape.size[0] / 2, 1j * turn * shape.size[1] / 2
+            corners = (right + up, up - right, -right - up, right - up)
+            pen.polygon([place(center + corner) for corner in corners], color, **edge)
         else:
-            (length,) = shape.size
-            dx, dy = cos(shape.angle) * length / 2, sin(shape.angle) * length / 2
-            ends = [place(shape.center[0] + s * dx, shape.center[1] + s * dy) for s in (-1, 1)]
-            pen.line(ends, color, 2 * _FINER)
+            end = turn * shape.size[0] / 2
+            pen.line([place(center - end), place(center + end)], color, 2 * _FINER)
         if shape.label:
             beside = 0.7 * shape.size[0] * scale
             pen.text((x + beside, y - beside), shape.label, "black", font, anchor="ls")
     image = image.resize((pixels, pixels), Image.Resampling.LANCZOS)
     return np.asarray(image)
-
-
-def _corners(box: Shape) -> list[tuple[float, float]]:
-    (length, width), (x, y) = box.size, box.center
-    right, up = cos(box.angle), sin(box.angle)
-    halves = [(sx * length / 2, sy * width / 2) for sx, sy in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
-    return [(x + a * right - b * up, y + a * up + b * right) for a, b in halves]
