@@ -84,6 +84,9 @@ class LeavesEnv(EnvBase):
         self.reward_spec = reward.to(self.device)
         self.done_spec = done.to(self.device)
 
+    def prepare(self) -> None:
+        """Begin in the background what takes long before the first step, such as compiling."""
+
     @abstractmethod
     def reset_leaves(self, mask: Tensor | None) -> Leaves:
         """Reset the copies of ``mask`` (bool [num_envs] or [num_envs, 1]; all, if None).

@@ -95,6 +95,9 @@ class MultiTaskEnv(LeavesEnv):
         if mask is None:
             mask = torch.ones(self.batch_size, dtype=torch.bool, device=self.device)
         mask = mask.view(self.batch_size)
+        for team in self.teams.values():  # each in the background, so all at once
+            if isinstance(team.env, LeavesEnv):
+                team.env.prepare()
         steps = {name: team.reset(mask) for name, team in self.teams.items()}
         for flags in (self._finished, self._idle):
             flags.update({name: flag & ~mask for name, flag in flags.items()})

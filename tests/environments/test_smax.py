@@ -43,14 +43,15 @@ def hand_made(env: SmaxEnv, **leaves) -> None:
     import jax
     import jax.numpy as jnp
 
-    running = env._battles.running
+    (battles,) = env._chunks
+    running = battles.running
     inner = running.state.state
     inner = inner.replace(**{k: jnp.asarray(v, getattr(inner, k).dtype) for k, v in leaves.items()})
     state = running.state.replace(state=inner)
     seen = jax.vmap(env.field.env.get_all_unit_obs)(state)
     enemies = jnp.stack([seen[enemy] for enemy in env.field.env.enemy_agents], 1)
     running = running._replace(state=state, enemies=enemies)
-    env._battles = env._battles._replace(running=running)
+    env._chunks = [battles._replace(running=running)]
 
 
 def equal(left: TensorDict, right: TensorDict, slots=slice(None)) -> bool:
@@ -156,7 +157,7 @@ def test_equals_jaxmarls_own_environment():
     step, masks = (jax.jit(jax.vmap(f)) for f in (field.env.step_env, field.env.get_avail_actions))
     for _ in range(12):
         chosen = focused(data["agents", "action_mask"])
-        keys, state = env._battles.running.key, env._battles.running.state
+        keys, state = env._chunks[0].running.key, env._chunks[0].running.state
         own = jax.vmap(jax.random.split)(keys)[:, 1]
         named = {a: chosen[:, i].int().numpy() for i, a in enumerate(field.env.agents)}
         seen, state, rewards, _, _ = step(own, state, named)
@@ -218,7 +219,7 @@ def test_a_partial_reset_leaves_the_other_battles_bit_by_bit():
     assert not after["done"].any()
     for _ in range(10):
         assert equal(act(env, EAST), act(twin, EAST), kept)
-    assert env._battles.running.state.state.step.tolist() == [11, 10, 11]
+    assert env._chunks[0].running.state.state.step.tolist() == [11, 10, 11]
 
 
 @needs_jaxmarl

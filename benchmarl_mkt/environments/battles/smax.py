@@ -6,7 +6,7 @@ StarCraft; ``benchmarks/smax.md`` says how it differs from SMAC.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,7 @@ from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.wins import WON
 
 if TYPE_CHECKING:  # needs JaxMARL
-    from benchmarl_mkt.environments.battles.smax_battle import View
+    from benchmarl_mkt.environments.battles.smax_battle import Battles, View
 
 
 class SmaxEnv(LeavesEnv):
@@ -63,6 +63,7 @@ class SmaxEnv(LeavesEnv):
         super().__init__(device=device, batch_size=[num_envs])
         self.max_steps = SCENARIOS[scenario].max_steps if max_steps is None else max_steps
         self.field = battlefield(scenario, self.max_steps)
+        self._size = self.field.chunk_size(num_envs)
         self.group_map = {GROUP: [f"ally_{i}" for i in range(self.field.n_agents)]}
         self.set_seed(seed)
         won = Categorical(2, self.batch_size, dtype=torch.bool)
@@ -76,23 +77,38 @@ class SmaxEnv(LeavesEnv):
 
     def _set_seed(self, seed: int | None) -> None:
         seeds = np.random.SeedSequence(seed).generate_state(self.batch_size[0])
-        self._battles = self.field.slots(seeds)
+        # In the last chunk some battles may be fought for nothing.
+        self._seeds = np.resize(seeds, (-(-len(seeds) // self._size), self._size))
+        self._chunks: list[Battles] = []
+
+    def prepare(self) -> None:
+        """Begin to compile the scenario, if that has not begun."""
+        self.field.compile(self._size)
 
     def reset_leaves(self, mask: Tensor | None) -> Leaves:
-        everyone = np.ones(self.batch_size, dtype=bool)
-        chosen = everyone if mask is None else mask.view(-1).cpu().numpy()
-        self._battles, view = self.field.restart(self._battles, chosen)
-        leaves = self._leaves(view)
+        if not self._chunks:
+            self._chunks = [self.field.slots(seeds) for seeds in self._seeds]
+        chosen = np.ones(self._seeds.shape, dtype=bool)
+        if mask is not None:
+            chosen.reshape(-1)[:] = np.resize(mask.view(-1).cpu().numpy(), chosen.size)
+        restarted = [self.field.restart(*pair) for pair in zip(self._chunks, chosen)]
+        self._chunks = [battles for battles, _ in restarted]
+        leaves = self._leaves([view for _, view in restarted])
         del leaves[GROUP, "reward"]
         return leaves
 
     def begin_step(self, data: TensorDictBase | Leaves) -> Callable[[], Leaves]:
         actions = data[GROUP, "action"].to("cpu", torch.int32).numpy()
-        self._battles = self.field.step(self._battles, actions)
-        return lambda: self._leaves(self.field.view(self._battles))
+        parts = np.resize(actions, (*self._seeds.shape, actions.shape[1]))
+        self._chunks = [self.field.step(*pair) for pair in zip(self._chunks, parts)]
+        return lambda: self._leaves([self.field.view(battles) for battles in self._chunks])
 
-    def _leaves(self, view: View) -> Leaves:
-        """What the battles show."""
+    def _leaves(self, views: Sequence[View]) -> Leaves:
+        """What the battles of all chunks show."""
+        view = views[0]
+        if len(views) > 1:
+            count = self.batch_size[0]
+            view = type(view)(*(np.concatenate(parts)[:count] for parts in zip(*views)))
         of_group = ("observation", "action_mask", "reward")
         keys = {"won": WON, **{name: (GROUP, name) for name in of_group}}
         return {
@@ -105,7 +121,7 @@ class SmaxEnv(LeavesEnv):
         from benchmarl_mkt.drawing import draw
         from benchmarl_mkt.environments.battles.smax_scene import smax_scene
 
-        return draw(smax_scene(*self.field.units(self._battles, 0)), pixels)
+        return draw(smax_scene(*self.field.units(self._chunks[0], 0)), pixels)
 
     def _nested(self, leaves: Leaves) -> TensorDict:
         # TorchRL's random actions keep to the mask that the specification holds.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,9 +40,13 @@ finally:
 # A battle is worth 1 for all damage and 1 for the victory; SMAC's largest return is 20.
 REWARD_SCALE = 10.0
 FEW = 4  # battles that are started anew together, if not more are to be
+CHUNK = 32  # battles that are stepped together at most
+CACHE_BYTES = 2**31
+logger = logging.getLogger(__name__)
 
 if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", str(cache_path() / "jax"))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)  # the oldest goes
 
 
 class View(NamedTuple):
@@ -87,7 +93,7 @@ class Battlefield:
     """
 
     def __init__(self, name: str, max_steps: int):
-        scenario, self.max_steps = SCENARIOS[name], max_steps
+        self.name, scenario, self.max_steps = name, SCENARIOS[name], max_steps
         self.n_agents = len(scenario.allies)
         units = jnp.array(scenario.unit_types, dtype=jnp.uint8)
         armies = SmaxScenario(units, self.n_agents, len(scenario.enemies), False, False)
@@ -100,9 +106,51 @@ class Battlefield:
         self._begin = compiled(jax.vmap(self._start))
         self._proceed = compiled(jax.vmap(self._step))
         self._place_rows, self._prepare_rows = jax.jit(_place), compiled(self._prepare)
+        self._compiling: dict[int, threading.Thread] = {}  # by the number of battles
+
+    def chunk_size(self, count: int) -> int:
+        """Return how many of ``count`` battles to step at a time.
+
+        Every number is compiled for itself, which takes long: one that is compiled is taken if
+        little is lost by it.
+        """
+        most = min(count, CHUNK)
+        sizes = (size for size in self._compiling if size <= 2 * count and 8 * size >= most)
+        return next(sizes, most)
+
+    def compile(self, size: int) -> None:
+        """Begin to compile for chunks of ``size`` battles, in the background, once."""
+        if size not in self._compiling:
+            self._compiling[size] = threading.Thread(
+                target=self._try_all, args=(size,), daemon=True
+            )
+            self._compiling[size] = thread
+            thread.start()
+
+    def _try_all(self, size: int) -> None:
+        """Call all that is compiled, in the way that an environment will."""
+        mask = np.ones(size, dtype=bool)
+        battles = self._slots(np.arange(size, dtype=np.uint32))
+        battles, _ = self.restart(battles, mask)
+        battles = self.step(battles, np.zeros((size, self.n_agents), np.int32))
+        for rows in (mask & (np.arange(size) == 0), mask):
+            battles, _ = self.restart(battles, rows)
+        jax.block_until_ready(self._replace_used(battles).running.numbers)
 
     def slots(self, seeds: np.ndarray) -> Battles:
-        """Slots, one for each of ``seeds`` (uint32 [B]), where no battle has been started."""
+        """Slots, one for each of ``seeds`` (uint32 [B]), where no battle has been started.
+
+        Waits until what they need is compiled.
+        """
+        self.compile(len(seeds))
+        thread = self._compiling[len(seeds)]
+        thread.join(timeout=2)
+        if thread.is_alive():
+            logger.info("compiling smax/%s, once: what is compiled is kept", self.name)
+            thread.join()
+        return self._slots(seeds)
+
+    def _slots(self, seeds: np.ndarray) -> Battles:
         waiting, keys = self._begin(self._keys(seeds))
         return Battles(jax.tree.map(jnp.zeros_like, waiting), waiting, keys)
 
