@@ -121,9 +121,7 @@ class Battlefield:
     def compile(self, size: int) -> None:
         """Begin to compile for chunks of ``size`` battles, in the background, once."""
         if size not in self._compiling:
-            self._compiling[size] = threading.Thread(
-                target=self._try_all, args=(size,), daemon=True
-            )
+            thread = threading.Thread(target=self._try_all, args=(size,), daemon=True)
             self._compiling[size] = thread
             thread.start()
 
