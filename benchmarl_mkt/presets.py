@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from benchmarl_mkt.files import conf_path
 
 _SEARCH = "hydra.searchpath"
 
@@ -57,6 +61,9 @@ def compose_preset(group: str, name: str, key: str) -> DictConfig:
     Raises:
         ValueError: if there is no such file, or it cannot be composed.
     """
+    shipped = (conf_path() / group / f"{name}.yaml").is_file()
+    if shipped and not HydraConfig.initialized():  # no application, whose folders may have others
+        return copy.deepcopy(_shipped(group, name))
     path = Path(name).expanduser()
     with tempfile.TemporaryDirectory() as folder:
         overrides = ["algorithm=mkt", "task=multitask/mpe"]
@@ -75,6 +82,11 @@ def compose_preset(group: str, name: str, key: str) -> DictConfig:
         except Exception as error:  # Hydra's, YAML's own, and others of tags such as !!bool
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"{key}: cannot read {path} ({reason:.200})") from error
+
+
+@functools.cache
+def _shipped(group: str, name: str) -> DictConfig:
+    return compose_config(["algorithm=mkt", "task=multitask/mpe", f"{group}={name}"])[group]
 
 
 def experiment_preset(name: str, key: str = "experiment") -> ExperimentConfig:
