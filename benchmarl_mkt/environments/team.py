@@ -340,6 +340,8 @@ class Team:
         if len(self._groups) == 1 and self._groups[0].masked:  # nothing to pad
             return data[self._groups[0].name, "action_mask"]
         masks = self._existing.clone()
+        if not any(group.masked for group in self._groups):
+            return masks
         for group, own in zip(self._groups, masks.split(self._sizes, 1)):
             if group.masked:
                 own[..., : group.n_actions] = data[group.name, "action_mask"]

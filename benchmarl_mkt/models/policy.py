@@ -51,12 +51,11 @@ class EpsilonGreedyPolicy(TensorDictModuleBase):
             {task: agent.head for task, agent in agents.items()},
             activate=first.activate,
         )
-        model_keys = [key for agent in agents.values() for key in agent.in_keys]
-        self.in_keys = list(dict.fromkeys([*model_keys, *((t, "action_mask") for t in agents)]))
-        self.out_keys = [
-            *((task, "action") for task in agents),
-            *(key for agent in agents.values() for key in agent.out_keys[1:]),
-        ]
+        in_keys = [key for agent in agents.values() for key in agent.in_keys]
+        in_keys += [(task, "action_mask") for task in agents]
+        self.in_keys = list(dict.fromkeys(in_keys))
+        self.out_keys = [(task, "action") for task in agents]
+        self.out_keys += [key for agent in agents.values() for key in agent.out_keys[1:]]
         self.eps_end = eps_end
         self.register_buffer("eps", torch.tensor(float(eps_init), device=device))
         # A buffer, so that a run continued beyond its plan keeps to the plan's schedule.

@@ -70,12 +70,9 @@ class StarcraftClass(BattleClass):
                 "git+https://github.com/oxwhirl/smacv2.git, unpack the game (4.10) and the maps of "
                 "that repository's releases into its Maps folder, and set SC2PATH to the game's"
             )
-        return lambda: StarcraftEnv(
-            categorical_actions=True,
-            seed=seed,
-            device=device,
-            **copy.deepcopy(self.config),  # smacv2 writes into it
-        )
+        options = {"categorical_actions": True, "seed": seed, "device": device}
+        # smacv2 writes into its arguments
+        return lambda: StarcraftEnv(**options, **copy.deepcopy(self.config))
 
     def max_steps(self, env: EnvBase) -> int:
         from smacv2.env.starcraft2.maps import get_map_params

@@ -161,11 +161,10 @@ class Battlefield:
         if len(rows):
             numbers[rows] = np.asarray(waiting.numbers)[rows]
             flags[rows] = np.asarray(waiting.flags)[rows]
-            running = self._place_rows(running, waiting, mask)
             # Mostly few: each of two sizes is compiled once, and some rows repeat.
             count = FEW if len(rows) <= FEW else len(mask)
             used = rows[np.arange(count) % len(rows)]
-            battles = battles._replace(running=running, used=used)
+            battles = Battles(self._place_rows(running, waiting, mask), waiting, battles.keys, used)
         return battles, self._view(numbers, flags)
 
     def step(self, battles: Battles, actions: np.ndarray) -> Battles:
