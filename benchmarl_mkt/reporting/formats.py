@@ -17,17 +17,11 @@ from benchmarl_mkt.statistics import Estimate, Interval
 
 
 class Reach(NamedTuple):
-    """When the mean of the seeds reaches a level first, and from when on it is held.
+    """When the mean of the seeds reaches a level first, and from when on it is held."""
 
-    Attributes:
-        first, held: fractions of training; None if that never happens.
-        there: how many of the ``seeds`` are at the level in their last evaluation.
-        seeds: how many there are.
-    """
-
-    first: float | None
+    first: float | None  # fractions of training; None if that never happens
     held: float | None
-    there: int
+    there: int  # how many of the seeds are at the level in their last evaluation
     seeds: int
 
 
@@ -36,25 +30,15 @@ Cell = str | int | float | Interval | Estimate | Reach | None
 
 @dataclass(frozen=True)
 class Table:
-    """A table before it has a format.
+    """A table before it has a format."""
 
-    Attributes:
-        name: stem of its files.
-        title: what it shows.
-        about: of what it shows it.
-        header: one text per column; the first column is the row's name.
-        rows: the cells.
-        notes: what the reader has to know.
-        bold: (row, column) of emphasised cells.
-    """
-
-    name: str
-    title: str
-    about: str
-    header: Sequence[str]
+    name: str  # stem of its files
+    title: str  # what it shows
+    about: str  # of what it shows it
+    header: Sequence[str]  # the first column is the row's name
     rows: Sequence[Sequence[Cell]]
-    notes: Sequence[str] = ()
-    bold: frozenset[tuple[int, int]] = frozenset()
+    notes: Sequence[str] = ()  # what the reader has to know
+    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column)
 
     def markdown(self) -> str:
         """Return a Markdown table with its notes below."""
