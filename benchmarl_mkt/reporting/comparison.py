@@ -40,6 +40,10 @@ class Method:
         rows = (tasks[task].means for tasks in self.outcomes.values() if task in tasks)
         return np.array([means[measure] for means in rows if measure in means])
 
+    def has(self, measure: str, tasks: Iterable[str]) -> bool:
+        """Whether it has ``measure`` on any of the tasks."""
+        return any(len(self.values(measure, task)) for task in tasks)
+
     def frames(self, which: str) -> float:
         """Mean ``frames`` or ``teacher_frames`` of a task; nan if no run has finished."""
         rows = [o for tasks in self.outcomes.values() for o in tasks.values()]
@@ -164,7 +168,7 @@ def compare(runs: Iterable[Run], labels: Labels) -> tuple[list[Comparison], list
             task for m in methods for outcomes in m.outcomes.values() for task in outcomes
         )
         # Other methods' teachers may be others: only the first method that has any sets the level.
-        taught = [m for m in methods if any(len(m.values("teacher", task)) for task in tasks)][:1]
+        taught = [m for m in methods if m.has("teacher", tasks)][:1]
         levels = {
             player + measure: _levels(having, player + measure, tasks)
             for player, having in (("random", methods), ("teacher", taught))

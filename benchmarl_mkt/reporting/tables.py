@@ -40,33 +40,29 @@ _BOLD = "Bold: the highest mean."
 
 
 def comparison_table(summary: Mapping[str, Any]) -> RichTable:
-    """Build the table of one run: task by task random, teacher, student, score and budget.
-
-    Args:
-        summary: content of a run's ``summary.json``.
-    """
+    """Build the table of one run from its ``summary.json``, task by task."""
+    rows = summary["tasks"]
     table = RichTable(title=f"{summary['method']} on {summary['set']}, seed {summary['seed']}")
     table.add_column("task", no_wrap=True)
     for column in (*PLAYERS, "score", "winner", "frames"):
         table.add_column(column, justify="right", no_wrap=True)
-    rows = summary["tasks"]
     for task, row in rows.items():
-        taught = "teacher" in row
+        score, frames = row.get("score"), f"{row['frames']:,}"
         table.add_row(
             task,
             *("\n".join(map(cell_text, _intervals(row, who))) or "-" for who in PLAYERS),
-            f"{row['score']:.2f}" if taught and row["score"] is not None else "-",
+            "-" if score is None else f"{score:.2f}",
             "\n".join(map(winner, _intervals(row, "lead"))) or "-",
-            f"{row['teacher_frames']:,} + {row['frames']:,}" if taught else f"{row['frames']:,}",
+            f"{row['teacher_frames']:,} + {frames}" if "teacher" in row else frames,
         )
-    best = summary["absolute_episodes"]
+    others, won = summary["absolute_episodes"], ""
+    best = f"the run's best checkpoint on {others} others" if others else "none, no evaluations"
+    if any("student_win_rate" in row for row in rows.values()):
+        won = "Below: the rate of battles won. "
     table.caption = (
         f"Mean return and 95% interval over the same {summary['final_episodes']} fresh episodes, "
-        "greedy; best: "
-        + (f"the run's best checkpoint on {best} others. " if best else "none, no evaluations. ")
-        + "Below: the rate of battles won. " * any("student_win_rate" in r for r in rows.values())
-        + "Score: 0 uniform random, 1 the teacher. Winner: by the episodes' differences, 95%, else "
-        "tie. Frames: the teacher's + the student's."
+        f"greedy; best: {best}. {won}Score: 0 uniform random, 1 the teacher. Winner: by the "
+        "episodes' differences, 95%, else tie. Frames: the teacher's + the student's."
     )
     return table
 
@@ -102,7 +98,7 @@ def report_tables(comparison: Comparison, labels: Labels) -> list[Table]:
         _budget(comparison),
         _teacher_level(comparison, labels),
     ]
-    return [table for table in tables if table is not None]
+    return [table for table in tables if table.rows]
 
 
 def over_seeds(values: np.ndarray, measure: str = "") -> Interval | None:
@@ -122,23 +118,20 @@ def over_seeds(values: np.ndarray, measure: str = "") -> Interval | None:
 
 def reached(comparison: Comparison, method: Method, level: float) -> dict[str, Reach | None]:
     """Say when a method reaches ``level``: by task, and at ``""`` the mean over the tasks."""
-    found: dict[str, Reach | None] = dict.fromkeys([*comparison.scored, ""])
+    curves = {}
     for task in comparison.scored:
         if (curve := comparison.curve(method, task)) is not None:
-            frames, returns = curve
-            found[task] = reach(frames / method.max_frames, comparison.score(task, returns), level)
-    if (curves := comparison.score_curves(method)) is not None:
-        frames, scores = curves
-        found[""] = reach(frames / method.max_frames, scores.mean(1), level)
-    return found
-
-
-def reach(at: np.ndarray, scores: np.ndarray, level: float) -> Reach:
-    """Say when scores [seeds, n] at fractions of training [n] reach ``level`` and hold it."""
-    mean = scores.mean(0)
-    indices = (f(mean, level) for f in (first_reached, held_from))
-    first, held = (None if index is None else float(at[index]) for index in indices)
-    return Reach(first, held, int((scores[:, -1] >= level).sum()), len(scores))
+            curves[task] = curve[0], comparison.score(task, curve[1])
+    if (curve := comparison.score_curves(method)) is not None:
+        curves[""] = curve[0], curve[1].mean(1)
+    reaches: dict[str, Reach | None] = dict.fromkeys([*comparison.scored, ""])
+    for name, (frames, scores) in curves.items():
+        at, mean = frames / method.max_frames, scores.mean(0)
+        indices = (first_reached(mean, level), held_from(mean, level))
+        first, held = (None if index is None else float(at[index]) for index in indices)
+        there = int((scores[:, -1] >= level).sum())
+        reaches[name] = Reach(first, held, there, len(scores))
+    return reaches
 
 
 def improvement(comparison: Comparison, method: Method, measure: str = "best") -> Estimate | None:
@@ -158,83 +151,77 @@ def aggregate(
     return None if scores is None else stratified_bootstrap(scores, statistic)
 
 
-def _measure(
-    comparison: Comparison, labels: Labels, measure: str, name: str, title: str
-) -> Table | None:
-    tasks = comparison.tasks
-    methods = [m for m in comparison.methods if any(_counts(m, measure, tasks))]
-    if not methods:
-        return None
-    kind = WIN_RATE if measure.endswith(WIN_RATE) else ""
-    levels = [who for who in _LEVELS if comparison.levels[who + kind]]
-    header, bold = ["method"], set()
-    columns: list[list[Cell]] = []
+def _measure(comparison: Comparison, labels: Labels, measure: str, name: str, title: str) -> Table:
+    tasks, kind = comparison.tasks, WIN_RATE if measure.endswith(WIN_RATE) else ""
+    published = labels.published if measure == "best" else {}
+    methods = [m for m in comparison.methods if m.has(measure, tasks)]
+    levels = [who for who in _LEVELS if methods and comparison.levels[who + kind]]
+    players = [(_LEVELS[who], who, comparison.levels[who + kind], "") for who in levels]
+    for method in methods:
+        values = {task: method.values(measure, task) for task in tasks}
+        players.append((method.label, method.key, values, method.note))
+    rows: list[list[Cell]] = []
+    for label, key, values, note in players:
+        row: list[Cell] = [label]
+        for task in tasks:
+            row.append(over_seeds(values.get(task, np.empty(0)), measure))
+            if published.get(task):
+                row.append(published[task].get(key))
+        rows.append([*row, _range(map(len, values.values())), note])
+    header, notes = ["method"], ["Mean ± 95 % t interval over the seeds. " + _BOLD]
     for task in tasks:
-        cells = [over_seeds(method.values(measure, task), measure) for method in methods]
-        bold |= {(len(levels) + row, len(header)) for row in _leader(cells)}
         header.append(labels.tasks.get(task, task))
-        above = [comparison.levels[who + kind].get(task, np.empty(0)) for who in levels]
-        columns.append([*(over_seeds(values, kind) for values in above), *cells])
-        published = labels.published.get(task, {}) if measure == "best" else {}
-        if published:
+        if published.get(task):
             header.append(f"{header[-1]}, paper")
-            keys = (*levels, *(method.key for method in methods))
-            columns.append([_float(published.get(key)) for key in keys])
-    counts = [
-        *(_range(len(seeds) for seeds in comparison.levels[who + kind].values()) for who in levels),
-        *(_range(_counts(method, measure, tasks)) for method in methods),
-    ]
-    names = [*(_LEVELS[who] for who in levels), *(method.label for method in methods)]
-    notes = ["Mean ± 95 % t interval over the seeds. " + _BOLD]
-    notes += _averaged(methods) if measure.startswith("best") else []
-    if labels.source and any(name.endswith(", paper") for name in header):
+    header += ["seeds", "note"]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    if measure.startswith("best"):
+        notes += _averaged(methods)
+    if labels.source and any(published.get(task) for task in tasks):
         notes.append(f"Paper: {labels.source}")
-    return _table(
-        *(comparison, name, title, [*header, "seeds"]),
-        [list(row) for row in zip(names, *columns, counts)],
-        *(notes, bold, [""] * len(levels) + [method.note for method in methods]),
-    )
+    bold = _leaders(rows, len(levels))
+    return Table(name, title, comparison.set, header, rows, notes, bold)
 
 
-def _scores(comparison: Comparison, labels: Labels) -> Table | None:
-    methods = [m for m in comparison.methods if any(_counts(m, "best", comparison.scored))]
-    if not methods:
-        return None
-    header = ["method", *(labels.tasks.get(task, task) for task in comparison.scored)]
-    columns = [
-        [over_seeds(comparison.score(task, m.values("best", task))) for m in methods]
-        for task in comparison.scored
-    ]
-    columns.append([over_seeds(comparison.mean_scores(m, "best")) for m in methods])
-    bold = {(row, i + 1) for i, cells in enumerate(columns) for row in _leader(cells)}
-    return _table(
-        *(comparison, "scores", "Score of the best checkpoint", [*header, "mean of tasks"]),
-        [list(row) for row in zip([m.label for m in methods], *columns)],
-        [f"{_SCORE} Mean ± 95 % t interval over the seeds. {_BOLD}", *_averaged(methods)],
-        bold,
-    )
-
-
-def _aggregate(comparison: Comparison) -> Table | None:
-    rows = [
-        [
-            method.label,
-            aggregate(comparison, method, interquartile_mean),
-            aggregate(comparison, method, interquartile_mean, "student"),
-            aggregate(comparison, method, optimality_gap),
-            improvement(comparison, method),
-            _range(_counts(method, "best", comparison.scored)),
-        ]
-        for method in comparison.methods
-        if comparison.scores(method, "best") is not None
-    ]
-    if not rows:
-        return None
-    reference = comparison.methods[0].name
-    return _table(
-        *(comparison, "aggregate", "Scores over all tasks"),
-        ["method", "IQM", "IQM, final policy", "optimality gap", f"P(> {reference})", "seeds"],
+def _scores(comparison: Comparison, labels: Labels) -> Table:
+    tasks = comparison.scored
+    methods = [m for m in comparison.methods if m.has("best", tasks)]
+    rows: list[list[Cell]] = []
+    for method in methods:
+        scores = [comparison.score(task, method.values("best", task)) for task in tasks]
+        scores.append(comparison.mean_scores(method, "best"))
+        rows.append([method.label, *map(over_seeds, scores)])
+    return Table(
+        "scores",
+        "Score of the best checkpoint",
+        comparison.set,
+        ["method", *(labels.tasks.get(task, task) for task in tasks), "mean of tasks"],
         rows,
+        [f"{_SCORE} Mean ± 95 % t interval over the seeds. {_BOLD}", *_averaged(methods)],
+        _leaders(rows),
+    )
+
+
+def _aggregate(comparison: Comparison) -> Table:
+    reference = comparison.methods[0].name
+    return Table(
+        "aggregate",
+        "Scores over all tasks",
+        comparison.set,
+        ["method", "IQM", "IQM, final policy", "optimality gap", f"P(> {reference})", "seeds"],
+        [
+            [
+                method.label,
+                aggregate(comparison, method, interquartile_mean),
+                aggregate(comparison, method, interquartile_mean, "student"),
+                aggregate(comparison, method, optimality_gap),
+                improvement(comparison, method),
+                _range(len(method.values("best", task)) for task in comparison.scored),
+            ]
+            for method in comparison.methods
+            if comparison.scores(method, "best") is not None
+        ],
         [
             f"{_SCORE} IQM: mean of the middle half of all runs and tasks. Optimality gap: mean "
             "shortfall below 1. P: probability that a run beats one of "
@@ -246,21 +233,22 @@ def _aggregate(comparison: Comparison) -> Table | None:
     )
 
 
-def _leads(comparison: Comparison) -> Table | None:
-    reference = comparison.methods[0]
+def _leads(comparison: Comparison) -> Table:
+    reference, *others = comparison.methods
     rows: list[list[Cell]] = []
-    if len(final := comparison.leads(reference, "student", over="teacher")):
-        rows.append([_LEVELS["teacher"], *_lead(final), None, None, len(final)])
-    for method in comparison.methods[1:]:
+    over_teachers = comparison.leads(reference, "student", over="teacher")
+    pairs = [(_LEVELS["teacher"], over_teachers, np.empty(0))]
+    for method in others:
         final, best = (comparison.leads(method, measure) for measure in ("student", "best"))
+        pairs.append((method.label, final, best))
+    for label, final, best in pairs:
         if len(final):
-            rows.append([method.label, *_lead(final), *_lead(best), len(final)])
-    if not rows:
-        return None
-    header = ["final policy", "pairs ahead", "best checkpoint", "pairs ahead of best"]
-    return _table(
-        *(comparison, "leads", f"By how much {reference.name} is ahead in the same seed"),
-        ["than", *header, "seeds"],
+            rows.append([label, *_lead(final), *_lead(best), len(final)])
+    return Table(
+        "leads",
+        f"By how much {reference.name} is ahead in the same seed",
+        comparison.set,
+        ["than", "final policy", "pairs ahead", "best checkpoint", "pairs ahead of best", "seeds"],
         rows,
         [
             "Mean difference of the scores over the tasks, in hundredths, ± 95 % t interval over "
@@ -277,96 +265,80 @@ def _lead(leads: np.ndarray) -> tuple[Interval | None, str | None]:
     return over_seeds(100 * leads.mean(1)), f"{int((leads > 0).sum())} of {leads.size}"
 
 
-def _budget(comparison: Comparison) -> Table | None:
+def _budget(comparison: Comparison) -> Table:
     rows: list[list[Cell]] = []
     for method in comparison.methods:
         own, teachers = (method.frames(which) for which in ("frames", "teacher_frames"))
         if isnan(own):
             continue
         levels = [reached(comparison, method, level)[""] for level in LEVELS]
-        held = levels[0].held if levels[0] else None
-        at = None if held is None else round(held * method.max_frames)
-        counts = (round(own), round(teachers), round(own + teachers))
-        total = None if at is None else at + round(teachers)
-        rows.append([method.label, *counts, *levels, at, total])
-    low, high = LEVELS
-    header = ["own", "teachers'", "total", f"≥ {low:g}", f"≥ {high:g}", "own to it", "total to it"]
-    return (
-        None
-        if not rows
-        else _table(
-            *(comparison, "budget", "Frames of each task, and to the teachers' level"),
-            ["method", *header],
-            rows,
-            [
-                f"≥ {low:g}, ≥ {high:g}: of the mean score over the tasks. {_REACH} To it: frames "
-                f"until ≥ {low:g} is held."
-            ],
-        )
+        row: list[Cell] = [
+            method.label,
+            round(own),
+            round(teachers),
+            round(own + teachers),
+            *levels,
+        ]
+        if levels[0] is None or levels[0].held is None:
+            row += [None, None]
+        else:
+            at = round(levels[0].held * method.max_frames)
+            row += [at, at + round(teachers)]
+        rows.append(row)
+    low, high = (f"≥ {level:g}" for level in LEVELS)
+    return Table(
+        "budget",
+        "Frames of each task, and to the teachers' level",
+        comparison.set,
+        ["method", "own", "teachers'", "total", low, high, "own to it", "total to it"],
+        rows,
+        [
+            f"{low}, {high}: of the mean score over the tasks. {_REACH} To it: frames until {low} "
+            "is held."
+        ],
     )
 
 
-def _teacher_level(comparison: Comparison, labels: Labels) -> Table | None:
-    tasks = comparison.scored
+def _teacher_level(comparison: Comparison, labels: Labels) -> Table:
+    columns = [(task, level) for level in LEVELS for task in comparison.scored]
     rows: list[list[Cell]] = []
     for method in comparison.methods:
-        cells = [reached(comparison, method, level)[task] for level in LEVELS for task in tasks]
+        reaches = {level: reached(comparison, method, level) for level in LEVELS}
+        cells = [reaches[level][task] for task, level in columns]
         if any(cells):
             rows.append([method.label, *cells])
-    header = [f"{labels.tasks.get(task, task)} ≥ {level:g}" for level in LEVELS for task in tasks]
-    return (
-        None
-        if not rows
-        else _table(
-            *(comparison, "teacher_level", "When each task is at its teacher's level"),
-            ["method", *header],
-            rows,
-            [_REACH],
-        )
+    return Table(
+        "teacher_level",
+        "When each task is at its teacher's level",
+        comparison.set,
+        ["method", *(f"{labels.tasks.get(task, task)} ≥ {level:g}" for task, level in columns)],
+        rows,
+        [_REACH],
     )
-
-
-def _table(
-    comparison: Comparison,
-    name: str,
-    title: str,
-    header: Sequence[str],
-    rows: Sequence[Sequence[Cell]],
-    notes: Sequence[str],
-    bold: Iterable[tuple[int, int]] = (),
-    remarks: Sequence[str] = (),
-) -> Table:
-    """Add what all tables have: the set, and remarks on methods, if any, as last column."""
-    if any(remarks):
-        header = [*header, "note"]
-        rows = [[*row, remark] for row, remark in zip(rows, remarks)]
-    return Table(name, title, comparison.set, header, rows, notes, frozenset(bold))
 
 
 def _averaged(methods: Iterable[Method]) -> list[str]:
     """Say whose best checkpoint is of more candidates than the others'."""
     names = ", ".join(method.label for method in methods if method.averaged)
-    return [
+    line = (
         f"Best of twice as many candidates: {names} (the averaged target network's weights were "
         "evaluated as well; the other methods' were not)."
-    ] * bool(names)
-
-
-def _counts(method: Method, measure: str, tasks: Iterable[str]) -> list[int]:
-    return [len(method.values(measure, task)) for task in tasks]
+    )
+    return [line] if names else []
 
 
 def _range(counts: Iterable[int]) -> int | str:
     """Say how many: ``3``, or ``2-3`` where the tasks differ."""
-    low, high = min(counts := list(counts), default=0), max(counts, default=0)
+    counts = list(counts)
+    low, high = min(counts, default=0), max(counts, default=0)
     return low if low == high else f"{low}-{high}"
 
 
-def _leader(cells: Sequence[Interval | None]) -> list[int]:
-    """Return the row of the highest mean, if there is something to compare."""
-    known = [i for i, cell in enumerate(cells) if cell is not None]
-    return [max(known, key=lambda i: cells[i].mean)] if len(known) > 1 else []
-
-
-def _float(number: float | None) -> float | None:
-    return None if number is None else float(number)
+def _leaders(rows: Sequence[Sequence[Cell]], first: int = 0) -> frozenset[tuple[int, int]]:
+    """Of each column of intervals the row, from ``first`` on, of the highest of several means."""
+    leaders = set()
+    for column, cells in enumerate(zip(*rows)):
+        means = {i: c.mean for i, c in enumerate(cells) if i >= first and isinstance(c, Interval)}
+        if len(means) > 1:
+            leaders.add((max(means, key=lambda row: means[row]), column))
+    return frozenset(leaders)
