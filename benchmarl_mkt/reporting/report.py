@@ -17,15 +17,7 @@ from benchmarl_mkt.reporting.formats import Table, escape_markdown
 from benchmarl_mkt.reporting.labels import Labels, find_labels, read_labels
 from benchmarl_mkt.reporting.plots import plot_report
 from benchmarl_mkt.reporting.runs import MEASURES, Damaged, Run, read_runs
-from benchmarl_mkt.reporting.tables import (
-    LEVELS,
-    aggregate,
-    improvement,
-    over_seeds,
-    reached,
-    report_tables,
-)
-from benchmarl_mkt.statistics import interquartile_mean, optimality_gap
+from benchmarl_mkt.reporting.tables import LEVELS, estimates, over_seeds, reached, report_tables
 
 PRINTED = ("returns", "aggregate")
 
@@ -152,16 +144,21 @@ def _numbers(comparison: Comparison) -> dict[str, Any]:
 
 
 def _method_numbers(comparison: Comparison, method: Method) -> dict[str, Any]:
-    tasks: dict[str, Any] = {}
-    for task in comparison.tasks:
-        values = {measure: method.values(measure, task) for measure in MEASURES}
-        tasks[task] = {
-            m: {"seeds": v, **over_seeds(v, m)._asdict()} for m, v in values.items() if len(v)
+    tasks: dict[str, Any] = {task: {} for task in comparison.tasks}
+    for task, numbers in tasks.items():
+        for measure in MEASURES:
+            values = method.values(measure, task)
+            if (mean := over_seeds(values, measure)) is not None:
+                numbers[measure] = {"seeds": values, **mean._asdict()}
+                if measure in ("best", "student") and task in comparison.scored:
+                    numbers[measure]["score"] = over_seeds(comparison.score(task, values))
+    scores = {
+        measure: {
+            "mean_score": over_seeds(comparison.mean_scores(method, measure)),
+            **estimates(comparison, method, measure),
         }
-        for measure in ("best", "student"):
-            if task in comparison.scored and len(values[measure]):
-                score = over_seeds(comparison.score(task, values[measure]))
-                tasks[task][measure]["score"] = score
+        for measure in ("best", "student")
+    }
     return {
         "name": method.name,
         "unfinished": method.unfinished,
@@ -170,15 +167,7 @@ def _method_numbers(comparison: Comparison, method: Method) -> dict[str, Any]:
         "frames": method.frames("frames"),
         "teacher_frames": method.frames("teacher_frames"),
         "tasks": tasks,
-        **{
-            measure: {
-                "mean_score": over_seeds(comparison.mean_scores(method, measure)),
-                "iqm": aggregate(comparison, method, interquartile_mean, measure),
-                "optimality_gap": aggregate(comparison, method, optimality_gap, measure),
-                "improvement": improvement(comparison, method, measure),
-            }
-            for measure in ("best", "student")
-        },
+        **scores,
         "reached": {str(level): reached(comparison, method, level) for level in LEVELS},
     }
 
@@ -187,13 +176,10 @@ def _plain(value: Any) -> Any:
     """Turn ``value`` into JSON's types, numbers to six decimals, not-a-number to null."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
-    match value:
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple() | np.ndarray():
-            return [_plain(item) for item in value]
-        case float():  # NumPy's too
-            return round(float(value), 6) if isfinite(value) else None
-        case np.integer():
-            return int(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):  # NumPy's too
+        return round(float(value), 6) if isfinite(value) else None
     return value

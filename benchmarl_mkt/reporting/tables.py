@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table as RichTable
 
+from benchmarl_mkt import statistics
 from benchmarl_mkt.reporting.comparison import Comparison, Method
 from benchmarl_mkt.reporting.formats import Cell, Reach, Table, cell_text
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.runs import PLAYERS, WIN_RATE
-from benchmarl_mkt.statistics import (
-    REPLICATIONS,
-    Estimate,
-    Interval,
-    first_reached,
-    held_from,
-    interquartile_mean,
-    mean_interval,
-    optimality_gap,
-    probability_of_improvement,
-    stratified_bootstrap,
-)
+from benchmarl_mkt.statistics import Estimate, Interval
 
 if TYPE_CHECKING:  # reports need no torch
     from benchmarl_mkt.teams.evaluation import Score
@@ -108,7 +98,7 @@ def over_seeds(values: np.ndarray, measure: str = "") -> Interval | None:
     """
     if not len(values):
         return None
-    mean, low, high = mean_interval(values)
+    mean, low, high = statistics.mean_interval(values)
     if len(values) < 2:
         low = high = float("nan")
     elif measure.endswith(WIN_RATE):
@@ -127,28 +117,28 @@ def reached(comparison: Comparison, method: Method, level: float) -> dict[str, R
     reaches: dict[str, Reach | None] = dict.fromkeys([*comparison.scored, ""])
     for name, (frames, scores) in curves.items():
         at, mean = frames / method.max_frames, scores.mean(0)
-        indices = (first_reached(mean, level), held_from(mean, level))
+        indices = (f(mean, level) for f in (statistics.first_reached, statistics.held_from))
         first, held = (None if index is None else float(at[index]) for index in indices)
         there = int((scores[:, -1] >= level).sum())
         reaches[name] = Reach(first, held, there, len(scores))
     return reaches
 
 
-def improvement(comparison: Comparison, method: Method, measure: str = "best") -> Estimate | None:
-    """Probability that ``method`` beats the reference; None of itself or without scores."""
-    reference = comparison.methods[0]
-    own, others = (comparison.scores(m, measure) for m in (method, reference))
-    if method is reference or own is None or others is None:
-        return None
-    return probability_of_improvement(own, others)
+def estimates(
+    comparison: Comparison, method: Method, measure: str = "best"
+) -> dict[str, Estimate | None]:
+    """IQM and optimality gap of a method's scores, and how probably they beat the reference's.
 
-
-def aggregate(
-    comparison: Comparison, method: Method, statistic: Callable, measure: str = "best"
-) -> Estimate | None:
-    """Bootstrap a statistic of the method's scores; None if it lacks one of the tasks."""
-    scores = comparison.scores(method, measure)
-    return None if scores is None else stratified_bootstrap(scores, statistic)
+    None without scores on every task; the last one also for the reference itself.
+    """
+    iqm = gap = beats = None
+    scores, others = (comparison.scores(m, measure) for m in (method, comparison.methods[0]))
+    if scores is not None:
+        iqm = statistics.stratified_bootstrap(scores, statistics.interquartile_mean)
+        gap = statistics.stratified_bootstrap(scores, statistics.optimality_gap)
+        if others is not None and method is not comparison.methods[0]:
+            beats = statistics.probability_of_improvement(scores, others)
+    return {"iqm": iqm, "optimality_gap": gap, "improvement": beats}
 
 
 def _measure(comparison: Comparison, labels: Labels, measure: str, name: str, title: str) -> Table:
@@ -158,7 +148,7 @@ def _measure(comparison: Comparison, labels: Labels, measure: str, name: str, ti
     levels = [who for who in _LEVELS if methods and comparison.levels[who + kind]]
     players = [(_LEVELS[who], who, comparison.levels[who + kind], "") for who in levels]
     for method in methods:
-        values = {task: method.values(measure, task) for task in tasks}
+        values: Mapping[str, np.ndarray] = {t: method.values(measure, t) for t in tasks}
         players.append((method.label, method.key, values, method.note))
     rows: list[list[Cell]] = []
     for label, key, values, note in players:
@@ -205,29 +195,26 @@ def _scores(comparison: Comparison, labels: Labels) -> Table:
 
 def _aggregate(comparison: Comparison) -> Table:
     reference = comparison.methods[0].name
+    rows: list[list[Cell]] = []
+    for method in comparison.methods:
+        best, final = (estimates(comparison, method, measure) for measure in ("best", "student"))
+        seeds = _range(len(method.values("best", task)) for task in comparison.scored)
+        if best["iqm"] is not None:
+            gap, beats = best["optimality_gap"], best["improvement"]
+            rows.append([method.label, best["iqm"], final["iqm"], gap, beats, seeds])
     return Table(
         "aggregate",
         "Scores over all tasks",
         comparison.set,
         ["method", "IQM", "IQM, final policy", "optimality gap", f"P(> {reference})", "seeds"],
-        [
-            [
-                method.label,
-                aggregate(comparison, method, interquartile_mean),
-                aggregate(comparison, method, interquartile_mean, "student"),
-                aggregate(comparison, method, optimality_gap),
-                improvement(comparison, method),
-                _range(len(method.values("best", task)) for task in comparison.scored),
-            ]
-            for method in comparison.methods
-            if comparison.scores(method, "best") is not None
-        ],
+        rows,
         [
             f"{_SCORE} IQM: mean of the middle half of all runs and tasks. Optimality gap: mean "
             "shortfall below 1. P: probability that a run beats one of "
-            f"{reference} on the same task. [95 % stratified bootstrap intervals, {REPLICATIONS:,} "
-            "samples]; they are too narrow with few seeds and take the tasks of one run as "
-            "independent, as rliable does. Best checkpoint where not said otherwise.",
+            f"{reference} on the same task. [95 % stratified bootstrap intervals, "
+            f"{statistics.REPLICATIONS:,} samples]; they are too narrow with few seeds and take "
+            "the tasks of one run as independent, as rliable does. Best checkpoint where not said "
+            "otherwise.",
             *_averaged(comparison.methods),
         ],
     )
