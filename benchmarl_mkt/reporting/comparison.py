@@ -99,15 +99,10 @@ class Comparison:
         return np.array([scores.mean() for scores in self._scores(method, measure).values()])
 
     def leads(self, method: Method, measure: str, over: str | None = None) -> np.ndarray:
-        """By how much the reference's scores are above those of ``method`` in the same seed.
+        """By how much the reference's scores are above the method's [seeds, scored tasks].
 
-        Args:
-            method: the other; the reference itself for one of its measures against another.
-            measure: of the reference.
-            over: of the other method; the same, if None.
-
-        Returns:
-            Differences [seeds, scored tasks] of the seeds in which both have all of these tasks.
+        In the seeds in which both have all of these tasks. ``over`` is the measure of the method,
+        which may be the reference itself, if it is not the same.
         """
         own = self._scores(self.methods[0], measure)
         other = self._scores(method, over or measure)
@@ -150,20 +145,16 @@ class Comparison:
 
 
 def compare(runs: Iterable[Run], labels: Labels) -> tuple[list[Comparison], list[str]]:
-    """Arrange runs by task set, method and seed.
-
-    Returns:
-        One comparison per task set, and a line for everything that was left out or is uneven.
-    """
+    """Arrange runs: a comparison per task set, and a line on all that is left out or uneven."""
     by_set: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         by_set.setdefault(run.set, {}).setdefault(run.method, []).append(run)
+    ranks = {key: rank for rank, key in enumerate(labels.methods or [REFERENCE])}
     remarks: list[str] = []
     comparisons = []
     for set_, by_method in sorted(by_set.items()):
-        methods = [
-            _method(key, by_method[key], labels, remarks) for key in _order(by_method, labels)
-        ]
+        order = sorted(by_method, key=lambda key: (ranks.get(key, len(ranks)), key))
+        methods = [_method(key, by_method[key], labels, remarks) for key in order]
         tasks = dict.fromkeys(
             task for m in methods for outcomes in m.outcomes.values() for task in outcomes
         )
@@ -176,11 +167,6 @@ def compare(runs: Iterable[Run], labels: Labels) -> tuple[list[Comparison], list
         }
         comparisons.append(Comparison(set_, tuple(tasks), tuple(methods), levels))
     return comparisons, remarks
-
-
-def _order(methods: Iterable[str], labels: Labels) -> list[str]:
-    ranks = {key: rank for rank, key in enumerate(labels.methods or [REFERENCE])}
-    return sorted(methods, key=lambda key: (ranks.get(key, len(ranks)), key))
 
 
 def _method(key: str, runs: Sequence[Run], labels: Labels, remarks: list[str]) -> Method:

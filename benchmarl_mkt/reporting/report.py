@@ -50,19 +50,14 @@ def write_report(
 ) -> tuple[list[Table], list[str]]:
     """Write ``report.md``, ``report.json`` and a folder of tables and pictures per task set.
 
-    Args:
-        runs, damaged: what :func:`~benchmarl_mkt.reporting.runs.read_runs` found.
-        labels: names, order and published numbers.
-        out: an existing folder.
-
-    Returns:
-        All tables, in the order of the report, and its remarks on the runs.
+    ``out`` exists. Returns all tables, in the order of the report, and its remarks on the runs.
     """
     comparisons, remarks = compare(runs, labels)
     remarks = [*_troubles(runs, damaged), *remarks]
     finished = sum(run.finished for run in runs)
     text = ["# Results", "", f"{finished} finished runs, {len(runs) - finished} unfinished.", ""]
-    text += [f"- {escape_markdown(remark)}" for remark in remarks] + [""] * bool(remarks)
+    text += [f"- {escape_markdown(remark)}" for remark in remarks]
+    text += [""] if remarks else []
     tables: list[Table] = []
     folders: set[str] = set()
     for title, part in _parts(comparisons, labels):
@@ -70,9 +65,8 @@ def write_report(
         folder.mkdir(exist_ok=True)
         text += [f"## {escape_markdown(title)}", ""]
         for table in report_tables(part, labels):
-            for suffix, content in (
-                ("md", table.markdown()), ("tex", table.latex()), ("csv", table.csv())
-            ):  # fmt: skip
+            texts = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
+            for suffix, content in texts.items():
                 (folder / f"{table.name}.{suffix}").write_text(content, encoding="utf-8")
             text += [f"### {escape_markdown(table.title)}", "", table.markdown()]
             tables.append(table)
@@ -101,16 +95,15 @@ _CAPTIONS = {
 def _parts(comparisons: Sequence[Comparison], labels: Labels) -> Iterator[tuple[str, Comparison]]:
     """Split comparisons into the groups of the labels; what is in no group comes last."""
     for comparison in comparisons:
-        keys = {method.key for method in comparison.methods}
-        reference, grouped = comparison.methods[0].key, set().union(*labels.groups.values())
-        groups = {**labels.groups, "others": sorted(keys - grouped - {reference})}
-        split = {group: keys & set(members) - {reference} for group, members in groups.items()}
-        split = {group: members for group, members in split.items() if members}
-        if not labels.groups or not split:
-            yield comparison.set, comparison
-        else:
-            for group, members in split.items():
-                yield f"{comparison.set}: {group}", comparison.only(members)
+        others = {method.key for method in comparison.methods[1:]}
+        groups = dict(labels.groups)
+        if groups:
+            groups["others"] = tuple(others.difference(*groups.values()))
+        members = {group: others.intersection(keys) for group, keys in groups.items()}
+        parts = [
+            (f"{comparison.set}: {g}", comparison.only(keys)) for g, keys in members.items() if keys
+        ]
+        yield from parts or [(comparison.set, comparison)]
 
 
 def _troubles(runs: Sequence[Run], damaged: Sequence[Damaged]) -> list[str]:

@@ -26,7 +26,7 @@ _REACH = (
     "Fraction of training at which the mean of the seeds first reaches the level / from which "
     "every evaluation holds it (seeds that are at the level in their last evaluation)."
 )
-_BOLD = "Bold: the highest mean."
+_MEAN = "Mean ± 95 % t interval over the seeds. Bold: the highest mean."
 
 
 def comparison_table(summary: Mapping[str, Any]) -> RichTable:
@@ -158,7 +158,7 @@ def _measure(comparison: Comparison, labels: Labels, measure: str, name: str, ti
             if published.get(task):
                 row.append(published[task].get(key))
         rows.append([*row, _range(map(len, values.values())), note])
-    header, notes = ["method"], ["Mean ± 95 % t interval over the seeds. " + _BOLD]
+    header, notes = ["method"], [_MEAN]
     for task in tasks:
         header.append(labels.tasks.get(task, task))
         if published.get(task):
@@ -182,15 +182,10 @@ def _scores(comparison: Comparison, labels: Labels) -> Table:
         scores = [comparison.score(task, method.values("best", task)) for task in tasks]
         scores.append(comparison.mean_scores(method, "best"))
         rows.append([method.label, *map(over_seeds, scores)])
-    return Table(
-        "scores",
-        "Score of the best checkpoint",
-        comparison.set,
-        ["method", *(labels.tasks.get(task, task) for task in tasks), "mean of tasks"],
-        rows,
-        [f"{_SCORE} Mean ± 95 % t interval over the seeds. {_BOLD}", *_averaged(methods)],
-        _leaders(rows),
-    )
+    header = ["method", *(labels.tasks.get(task, task) for task in tasks), "mean of tasks"]
+    title = "Score of the best checkpoint"
+    notes = [f"{_SCORE} {_MEAN}", *_averaged(methods)]
+    return Table("scores", title, comparison.set, header, rows, notes, _leaders(rows))
 
 
 def _aggregate(comparison: Comparison) -> Table:
@@ -202,47 +197,36 @@ def _aggregate(comparison: Comparison) -> Table:
         if best["iqm"] is not None:
             gap, beats = best["optimality_gap"], best["improvement"]
             rows.append([method.label, best["iqm"], final["iqm"], gap, beats, seeds])
-    return Table(
-        "aggregate",
-        "Scores over all tasks",
-        comparison.set,
-        ["method", "IQM", "IQM, final policy", "optimality gap", f"P(> {reference})", "seeds"],
-        rows,
-        [
-            f"{_SCORE} IQM: mean of the middle half of all runs and tasks. Optimality gap: mean "
-            "shortfall below 1. P: probability that a run beats one of "
-            f"{reference} on the same task. [95 % stratified bootstrap intervals, "
-            f"{statistics.REPLICATIONS:,} samples]; they are too narrow with few seeds and take "
-            "the tasks of one run as independent, as rliable does. Best checkpoint where not said "
-            "otherwise.",
-            *_averaged(comparison.methods),
-        ],
+    header = ["method", "IQM", "IQM, final policy", "optimality gap", f"P(> {reference})", "seeds"]
+    note = (
+        f"{_SCORE} IQM: mean of the middle half of all runs and tasks. Optimality gap: mean "
+        f"shortfall below 1. P: probability that a run beats one of {reference} on the same task. "
+        f"[95 % stratified bootstrap intervals, {statistics.REPLICATIONS:,} samples]; they are too "
+        "narrow with few seeds and take the tasks of one run as independent, as rliable does. "
+        "Best checkpoint where not said otherwise."
     )
+    notes = [note, *_averaged(comparison.methods)]
+    return Table("aggregate", "Scores over all tasks", comparison.set, header, rows, notes)
 
 
 def _leads(comparison: Comparison) -> Table:
     reference, *others = comparison.methods
     rows: list[list[Cell]] = []
-    over_teachers = comparison.leads(reference, "student", over="teacher")
-    pairs = [(_LEVELS["teacher"], over_teachers, np.empty(0))]
+    pairs = [(_LEVELS["teacher"], comparison.leads(reference, "student", "teacher"), np.empty(0))]
     for method in others:
         final, best = (comparison.leads(method, measure) for measure in ("student", "best"))
         pairs.append((method.label, final, best))
     for label, final, best in pairs:
         if len(final):
             rows.append([label, *_lead(final), *_lead(best), len(final)])
-    return Table(
-        "leads",
-        f"By how much {reference.name} is ahead in the same seed",
-        comparison.set,
-        ["than", "final policy", "pairs ahead", "best checkpoint", "pairs ahead of best", "seeds"],
-        rows,
-        [
-            "Mean difference of the scores over the tasks, in hundredths, ± 95 % t interval over "
-            "the seeds; pairs of seed and task in which it is ahead. Final policies and teachers "
-            "have played the same episodes."
-        ],
+    title = f"By how much {reference.name} is ahead in the same seed"
+    header = ["than", "final policy", "pairs ahead", "best checkpoint", "pairs ahead of best"]
+    note = (
+        "Mean difference of the scores over the tasks, in hundredths, ± 95 % t interval over the "
+        "seeds; pairs of seed and task in which it is ahead. Final policies and teachers have "
+        "played the same episodes."
     )
+    return Table("leads", title, comparison.set, [*header, "seeds"], rows, [note])
 
 
 def _lead(leads: np.ndarray) -> tuple[Interval | None, str | None]:
@@ -259,31 +243,16 @@ def _budget(comparison: Comparison) -> Table:
         if isnan(own):
             continue
         levels = [reached(comparison, method, level)[""] for level in LEVELS]
-        row: list[Cell] = [
-            method.label,
-            round(own),
-            round(teachers),
-            round(own + teachers),
-            *levels,
-        ]
-        if levels[0] is None or levels[0].held is None:
-            row += [None, None]
-        else:
-            at = round(levels[0].held * method.max_frames)
-            row += [at, at + round(teachers)]
-        rows.append(row)
+        held = None if levels[0] is None else levels[0].held
+        at = None if held is None else round(held * method.max_frames)
+        total = None if at is None else at + round(teachers)
+        counts = (round(own), round(teachers), round(own + teachers))
+        rows.append([method.label, *counts, *levels, at, total])
     low, high = (f"≥ {level:g}" for level in LEVELS)
-    return Table(
-        "budget",
-        "Frames of each task, and to the teachers' level",
-        comparison.set,
-        ["method", "own", "teachers'", "total", low, high, "own to it", "total to it"],
-        rows,
-        [
-            f"{low}, {high}: of the mean score over the tasks. {_REACH} To it: frames until {low} "
-            "is held."
-        ],
-    )
+    title = "Frames of each task, and to the teachers' level"
+    header = ["method", "own", "teachers'", "total", low, high, "own to it", "total to it"]
+    note = f"{low}, {high}: of the mean score over the tasks. {_REACH} To it: frames until {low} "
+    return Table("budget", title, comparison.set, header, rows, [note + "is held."])
 
 
 def _teacher_level(comparison: Comparison, labels: Labels) -> Table:
@@ -294,14 +263,9 @@ def _teacher_level(comparison: Comparison, labels: Labels) -> Table:
         cells = [reaches[level][task] for task, level in columns]
         if any(cells):
             rows.append([method.label, *cells])
-    return Table(
-        "teacher_level",
-        "When each task is at its teacher's level",
-        comparison.set,
-        ["method", *(f"{labels.tasks.get(task, task)} ≥ {level:g}" for task, level in columns)],
-        rows,
-        [_REACH],
-    )
+    title = "When each task is at its teacher's level"
+    header = ["method", *(f"{labels.tasks.get(task, task)} ≥ {level:g}" for task, level in columns)]
+    return Table("teacher_level", title, comparison.set, header, rows, [_REACH])
 
 
 def _averaged(methods: Iterable[Method]) -> list[str]:
