@@ -75,16 +75,10 @@ class Table:
         """Return CSV with all digits: an estimate takes one column for each of its parts."""
         columns = []
         for name, cells in zip(self.header, zip(*self.rows)):
-            parts = next(
-                (cell._fields for cell in cells if isinstance(cell, Interval | Estimate | Reach)),
-                None,
-            )
-            if parts is None:
-                columns.append([name, *map(_exact, cells)])
-                continue
-            for part in parts:
-                values = (getattr(cell, part, None) for cell in cells)
-                columns.append([f"{name} {part}", *map(_exact, values)])
+            estimates = (c for c in cells if isinstance(c, Interval | Estimate | Reach))
+            for part in next((estimate._fields for estimate in estimates), ("",)):
+                values = (getattr(cell, part, None) if part else cell for cell in cells)
+                columns.append([f"{name} {part}".strip(), *map(_exact, values)])
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(zip(*columns))
         return text.getvalue()

@@ -62,10 +62,6 @@ def read_labels(path: Path) -> Labels:
         methods={method: label.get("name", method) for method, label in methods.items()},
         notes={method: label["note"] for method, label in methods.items() if "note" in label},
         groups={group: tuple(members) for group, members in groups.items()},
-        published={
-            task: {method: float(number) for method, number in numbers.items()}
-            for task, numbers in content.pop("published", {}).items()
-        },
         **content,
     )
 

@@ -22,13 +22,7 @@ from benchmarl_mkt.reporting.tables import LEVELS, estimates, reached
 
 
 def plot_learning_curves(json_path: Path, summary: Mapping[str, Any], out: Path) -> Path:
-    """Draw a run's learning curves with each teacher's level as a line; write a PNG.
-
-    Args:
-        json_path: the run's JSON.
-        summary: content of its ``summary.json``.
-        out: the file to write.
-    """
+    """Draw the learning curves of a run's JSON, with the levels of its ``summary.json``, as PNG."""
     curves = read_curves(json_path)
     figure = Figure(figsize=(4.2 * len(curves), 3.4), layout="constrained")
     axes = figure.subplots(1, len(curves), squeeze=False)[0]
@@ -138,16 +132,14 @@ def _aggregate(comparison: Comparison, labels: Labels) -> Figure | None:
         return None
     looks, rows = _looks(comparison), range(len(methods))
     shown = [estimates(comparison, method) for method in methods]
-    beats = f"P(> {comparison.methods[0].name})"
-    panels = (("iqm", "score, IQM", 1.0), ("optimality_gap", "optimality gap", None))
+    titles = ("score, IQM", "optimality gap", f"P(> {comparison.methods[0].name})")
     figure = Figure(figsize=(9.6, 0.34 * len(methods) + 1.1), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
-    for axis, (name, title, at) in zip(axes, (*panels, ("improvement", beats, 0.5))):
+    for axis, name, title, at in zip(axes, shown[0], titles, (1.0, None, 0.5)):
         axis.use_sticky_edges = False  # room beside the bars
-        for row, method in enumerate(methods):
-            if (estimate := shown[row][name]) is not None:
-                value, low, high = estimate
-                color = looks[method]["color"]
+        for row, method, estimate in zip(rows, methods, (known[name] for known in shown)):
+            if estimate is not None:
+                (value, low, high), color = estimate, looks[method]["color"]
                 axis.barh(row, high - low, 0.6, low, color=color, alpha=0.35)
                 axis.plot([value, value], [row - 0.3, row + 0.3], color=color, linewidth=2.2)
         axis.set(title=title, yticks=rows, yticklabels=[m.label for m in methods])
@@ -163,20 +155,17 @@ def _aggregate(comparison: Comparison, labels: Labels) -> Figure | None:
 
 def _profile(comparison: Comparison, labels: Labels) -> Figure | None:
     """Fraction of runs and tasks with a score above a threshold, over the threshold."""
-    scores = {}
-    for method in comparison.methods:
-        if (strata := comparison.scores(method, "best")) is not None:
-            scores[method] = strata
-    if not scores:
+    scores = {method: comparison.scores(method, "best") or [] for method in comparison.methods}
+    pooled = [stratum for strata in scores.values() for stratum in strata]
+    if not pooled:
         return None
-    pooled = np.concatenate([stratum for strata in scores.values() for stratum in strata])
-    low, high = max(min(1.0, pooled.min()), -0.5), max(1.0, pooled.max())
-    thresholds = np.linspace(low - 0.1, high + 0.1, 401)
+    low, high = np.min(np.hstack(pooled)), np.max(np.hstack(pooled))
+    thresholds = np.linspace(max(min(1.0, low), -0.5) - 0.1, max(1.0, high) + 0.1, 401)
     figure, (axis,) = _panels(1, 1)
-    looks = _looks(comparison)
-    for method, strata in scores.items():
-        profile = statistics.performance_profile(strata, thresholds)
-        _line(axis, thresholds, *profile, looks[method])
+    for method, look in _looks(comparison).items():
+        if scores[method]:
+            profile = statistics.performance_profile(scores[method], thresholds)
+            _line(axis, thresholds, *profile, look)
     axis.axvline(1.0, **_TEACHERS)
     axis.set(xlabel="score τ", ylabel="fraction of runs above τ", ylim=(-0.03, 1.03))
     axis.margins(x=0)

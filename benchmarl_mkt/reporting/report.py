@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import product
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarl_mkt.reporting.comparison import Comparison, Method, compare
+from benchmarl_mkt.reporting.comparison import Comparison, compare
 from benchmarl_mkt.reporting.formats import Table, escape_markdown
 from benchmarl_mkt.reporting.labels import Labels, find_labels, read_labels
 from benchmarl_mkt.reporting.plots import plot_report
@@ -127,41 +128,40 @@ def _slug(title: str, taken: set[str]) -> str:
 
 
 def _numbers(comparison: Comparison) -> dict[str, Any]:
+    methods = {}
+    for method in comparison.methods:
+        tasks: dict[str, Any] = {task: {} for task in comparison.tasks}
+        for task, measure in product(tasks, MEASURES):
+            values = method.values(measure, task)
+            if (mean := over_seeds(values, measure)) is not None:
+                tasks[task][measure] = {"seeds": values, **mean._asdict()}
+                if measure in ("best", "student") and task in comparison.scored:
+                    score = over_seeds(comparison.score(task, values))
+                    tasks[task][measure]["score"] = score
+        scores = {
+            measure: {
+                "mean_score": over_seeds(comparison.mean_scores(method, measure)),
+                **estimates(comparison, method, measure),
+            }
+            for measure in ("best", "student")
+        }
+        methods[method.key] = {
+            "name": method.name,
+            "unfinished": method.unfinished,
+            "seeds": list(method.outcomes),
+            "max_frames": method.max_frames,
+            "frames": method.frames("frames"),
+            "teacher_frames": method.frames("teacher_frames"),
+            "tasks": tasks,
+            **scores,
+            "reached": {str(level): reached(comparison, method, level) for level in LEVELS},
+        }
     return {
         "tasks": comparison.tasks,
         "reference": comparison.methods[0].key,
         "random": comparison.levels["random"],
         "teacher": comparison.levels["teacher"],
-        "methods": {m.key: _method_numbers(comparison, m) for m in comparison.methods},
-    }
-
-
-def _method_numbers(comparison: Comparison, method: Method) -> dict[str, Any]:
-    tasks: dict[str, Any] = {task: {} for task in comparison.tasks}
-    for task, numbers in tasks.items():
-        for measure in MEASURES:
-            values = method.values(measure, task)
-            if (mean := over_seeds(values, measure)) is not None:
-                numbers[measure] = {"seeds": values, **mean._asdict()}
-                if measure in ("best", "student") and task in comparison.scored:
-                    numbers[measure]["score"] = over_seeds(comparison.score(task, values))
-    scores = {
-        measure: {
-            "mean_score": over_seeds(comparison.mean_scores(method, measure)),
-            **estimates(comparison, method, measure),
-        }
-        for measure in ("best", "student")
-    }
-    return {
-        "name": method.name,
-        "unfinished": method.unfinished,
-        "seeds": list(method.outcomes),
-        "max_frames": method.max_frames,
-        "frames": method.frames("frames"),
-        "teacher_frames": method.frames("teacher_frames"),
-        "tasks": tasks,
-        **scores,
-        "reached": {str(level): reached(comparison, method, level) for level in LEVELS},
+        "methods": methods,
     }
 
 

@@ -133,13 +133,18 @@ def read_run(path: Path, where: str) -> Run:
     finished, rows = _field(summary, "finished", bool), _field(summary, "tasks", dict)
     if not max_frames:
         raise ValueError("max_frames: expected a positive number")
-    problems: list[str] = []
+    name, problems = summary.get("evaluations"), []
+    tasks: dict[str, Outcome] = {}
     curves: dict[str, Curve] = {}
-    try:
-        curves = _mean_curves(path.parent, summary.get("evaluations"))
-    except ValueError as error:
-        problems.append(str(error))
-    tasks = {}
+    if name is None:
+        problems.append("no evaluations were kept (experiment.create_json or evaluation: false)")
+    elif not isinstance(name, str) or Path(name).name != name:
+        problems.append(f"evaluations: expected the name of a file beside it, got {name!r:.80}")
+    else:
+        try:
+            curves = read_curves(path.parent / name)
+        except ValueError as error:
+            problems.append(str(error))
     for task in {**rows, **curves}:
         if task.isprintable():
             tasks[task] = _outcome(task, rows.get(task, {}), curves.get(task), problems)
@@ -149,15 +154,6 @@ def read_run(path: Path, where: str) -> Run:
         problems.append("summary.json: finished, but without tasks")
     averaged = summary.get("averaged_weights") is True
     return Run(where, set_, method, seed, finished, max_frames, tasks, averaged, tuple(problems))
-
-
-def _mean_curves(folder: Path, name: Any) -> dict[str, Curve]:
-    if name is None:
-        raise ValueError("no evaluations were kept (experiment.create_json or evaluation: false)")
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ValueError(f"evaluations: expected the name of a file beside it, got {name!r:.80}")
-    curves = read_curves(folder / name)
-    return {task: (frames, returns.mean(1)) for task, (frames, returns) in curves.items()}
 
 
 def _outcome(task: str, row: Any, curve: Curve | None, problems: list[str]) -> Outcome:
@@ -177,6 +173,8 @@ def _outcome(task: str, row: Any, curve: Curve | None, problems: list[str]) -> O
                 counts[key] = _field(row, key, int)
         except ValueError as error:
             problems.append(f"tasks.{task}.{error}")
+    if curve is not None:
+        curve = curve[0], curve[1].mean(1)
     return Outcome(means, counts.get("frames"), counts.get("teacher_frames", 0), curve)
 
 

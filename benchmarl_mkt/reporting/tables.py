@@ -70,9 +70,7 @@ def score_text(score: Score) -> str:
 
 def winner(lead: Interval) -> str:
     """Say who won, by the interval of the student's lead over the teacher in each episode."""
-    if lead.low > 0:
-        return "student"
-    return "teacher" if lead.high < 0 else "tie"
+    return "student" if lead.low > 0 else "teacher" if lead.high < 0 else "tie"
 
 
 def report_tables(comparison: Comparison, labels: Labels) -> list[Table]:
@@ -156,7 +154,8 @@ def _measure(comparison: Comparison, labels: Labels, measure: str, name: str, ti
         for task in tasks:
             row.append(over_seeds(values.get(task, np.empty(0)), measure))
             if published.get(task):
-                row.append(published[task].get(key))
+                number = published[task].get(key)
+                row.append(None if number is None else float(number))
         rows.append([*row, _range(map(len, values.values())), note])
     header, notes = ["method"], [_MEAN]
     for task in tasks:
