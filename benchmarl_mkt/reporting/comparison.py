@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from math import isnan
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from benchmarl_mkt.reporting.labels import Labels
-from benchmarl_mkt.reporting.runs import WIN_RATE, Outcome, Run
+from benchmarl_mkt.reporting.runs import WIN_RATE, Curve, Outcome, Run
 from benchmarl_mkt.statistics import normalised_score
 
 REFERENCE = "mkt"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)  # a key of dictionaries
@@ -39,6 +40,10 @@ class Method:
         rows = (tasks[task].means for tasks in self.outcomes.values() if task in tasks)
         return np.array([means[measure] for means in rows if measure in means])
 
+    def has(self, measure: str, tasks: Iterable[str]) -> bool:
+        """Whether it has ``measure`` on any of the tasks."""
+        return any(len(self.values(measure, task)) for task in tasks)
+
     def frames(self, which: str) -> float:
         """Mean ``frames`` or ``teacher_frames`` of a task; nan if no run has finished."""
         rows = [o for tasks in self.outcomes.values() for o in tasks.values()]
@@ -48,30 +53,24 @@ class Method:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The methods that were run on one task set.
-
-    Attributes:
-        set: the task set.
-        tasks: its tasks.
-        methods: in the order of the rows; all are compared with the first one, the reference.
-        random: task -> return of uniform random play, mean over the seeds.
-        teacher: task -> return of the reference's teachers, mean over the seeds.
-        levels: ``random`` and ``teacher`` -> task -> the seeds' values behind these means;
-            ``random_win_rate`` and ``teacher_win_rate`` -> tasks that know victories -> the same.
-    """
+    """The methods that were run on one task set."""
 
     set: str
     tasks: tuple[str, ...]
-    methods: tuple[Method, ...]
+    methods: tuple[Method, ...]  # in the order of the rows; the first one is the reference
+    # ``random`` and ``teacher`` (the reference's) -> task -> mean returns [seeds]; with
+    # ``_win_rate`` behind them -> tasks that know victories -> mean rates [seeds].
     levels: Mapping[str, Mapping[str, np.ndarray]]
 
     @cached_property
     def random(self) -> dict[str, float]:
-        return _means(self.levels["random"])
+        """Task -> return of uniform random play, mean over the seeds."""
+        return {task: float(values.mean()) for task, values in self.levels["random"].items()}
 
     @cached_property
     def teacher(self) -> dict[str, float]:
-        return _means(self.levels["teacher"])
+        """Task -> return of the reference's teachers, mean over the seeds."""
+        return {task: float(values.mean()) for task, values in self.levels["teacher"].items()}
 
     @cached_property
     def scored(self) -> tuple[str, ...]:
@@ -92,51 +91,32 @@ class Comparison:
 
     def scores(self, method: Method, measure: str) -> list[np.ndarray] | None:
         """Scores of every scored task [seeds], or None if the method lacks one of the tasks."""
-        found = [self.score(task, method.values(measure, task)) for task in self.scored]
-        return found if found and all(map(len, found)) else None
+        scores = [self.score(task, method.values(measure, task)) for task in self.scored]
+        return scores if scores and all(map(len, scores)) else None
 
     def mean_scores(self, method: Method, measure: str) -> np.ndarray:
         """Means over the tasks of the seeds that have all of them [seeds]."""
-        rows = [
-            [self.score(task, value) for task, value in means.items()]
-            for means in _complete(method, measure, self.scored).values()
-        ]
-        return np.array(rows).mean(1) if rows else np.empty(0)
+        return np.array([scores.mean() for scores in self._scores(method, measure).values()])
 
     def leads(self, method: Method, measure: str, over: str | None = None) -> np.ndarray:
-        """By how much the reference's scores are above those of ``method`` in the same seed.
+        """By how much the reference's scores are above the method's [seeds, scored tasks].
 
-        Args:
-            method: the other; the reference itself for one of its measures against another.
-            measure: of the reference.
-            over: of the other method; the same, if None.
-
-        Returns:
-            Differences [seeds, scored tasks] of the seeds in which both have all of these tasks.
+        In the seeds in which both have all of these tasks. ``over`` is the measure of the method,
+        which may be the reference itself, if it is not the same.
         """
-        own = _complete(self.methods[0], measure, self.scored)
-        other = _complete(method, over or measure, self.scored)
-        return np.array(
-            [
-                [self.score(t, means[t]) - self.score(t, other[seed][t]) for t in self.scored]
-                for seed, means in own.items()
-                if seed in other
-            ]
-        )
+        own = self._scores(self.methods[0], measure)
+        other = self._scores(method, over or measure)
+        return np.array([scores - other[seed] for seed, scores in own.items() if seed in other])
 
-    def curve(self, method: Method, task: str) -> tuple[np.ndarray, np.ndarray] | None:
+    def curve(self, method: Method, task: str) -> Curve | None:
         """Frames [n] and returns [seeds, n] of the evaluations that all seeds share."""
-        rows = (tasks[task].curve for tasks in method.outcomes.values() if task in tasks)
-        return _common([row for row in rows if row is not None])
+        curves = (tasks[task].curve for tasks in method.outcomes.values() if task in tasks)
+        return _common([curve for curve in curves if curve is not None])
 
-    def score_curves(self, method: Method) -> tuple[np.ndarray, np.ndarray] | None:
+    def score_curves(self, method: Method) -> Curve | None:
         """Frames [n] and scores [seeds, tasks, n] of the evaluations that seeds and tasks share."""
-        rows = [
-            [tasks[task].curve if task in tasks else None for task in self.scored]
-            for tasks in method.outcomes.values()
-        ]
-        rows = [row for row in rows if row and all(curve is not None for curve in row)]
-        shared = _common([curve for row in rows for curve in row])
+        rows = self._complete(method, lambda outcome: outcome.curve)
+        shared = _common([curve for row in rows.values() for curve in row])
         if shared is None:
             return None
         frames, returns = shared
@@ -144,27 +124,42 @@ class Comparison:
         scores = [self.score(task, returns[:, i]) for i, task in enumerate(self.scored)]
         return frames, np.stack(scores, axis=1)
 
+    def _scores(self, method: Method, measure: str) -> dict[int, np.ndarray]:
+        rows = self._complete(method, lambda outcome: outcome.means.get(measure))
+        return {
+            seed: np.array([self.score(task, mean) for task, mean in zip(self.scored, means)])
+            for seed, means in rows.items()
+        }
+
+    def _complete(
+        self, method: Method, part: Callable[[Outcome], _T | None]
+    ) -> dict[int, list[_T]]:
+        """Seed -> a part of each scored task's outcome, of the seeds that have all of them."""
+        rows = {}
+        for seed, outcomes in method.outcomes.items():
+            parts = [part(outcomes[task]) for task in self.scored if task in outcomes]
+            known = [value for value in parts if value is not None]
+            if known and len(known) == len(self.scored):
+                rows[seed] = known
+        return rows
+
 
 def compare(runs: Iterable[Run], labels: Labels) -> tuple[list[Comparison], list[str]]:
-    """Arrange runs by task set, method and seed.
-
-    Returns:
-        One comparison per task set, and a line for everything that was left out or is uneven.
-    """
+    """Arrange runs: a comparison per task set, and a line on all that is left out or uneven."""
     by_set: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         by_set.setdefault(run.set, {}).setdefault(run.method, []).append(run)
+    ranks = {key: rank for rank, key in enumerate(labels.methods or [REFERENCE])}
     remarks: list[str] = []
     comparisons = []
     for set_, by_method in sorted(by_set.items()):
-        methods = [
-            _method(key, by_method[key], labels, remarks) for key in _order(by_method, labels)
-        ]
+        order = sorted(by_method, key=lambda key: (ranks.get(key, len(ranks)), key))
+        methods = [_method(key, by_method[key], labels, remarks) for key in order]
         tasks = dict.fromkeys(
             task for m in methods for outcomes in m.outcomes.values() for task in outcomes
         )
         # Other methods' teachers may be others: only the first method that has any sets the level.
-        taught = [m for m in methods if any(len(m.values("teacher", task)) for task in tasks)][:1]
+        taught = [m for m in methods if m.has("teacher", tasks)][:1]
         levels = {
             player + measure: _levels(having, player + measure, tasks)
             for player, having in (("random", methods), ("teacher", taught))
@@ -174,11 +169,6 @@ def compare(runs: Iterable[Run], labels: Labels) -> tuple[list[Comparison], list
     return comparisons, remarks
 
 
-def _order(methods: Iterable[str], labels: Labels) -> list[str]:
-    ranks = {key: rank for rank, key in enumerate(labels.methods or [REFERENCE])}
-    return sorted(methods, key=lambda key: (ranks.get(key, len(ranks)), key))
-
-
 def _method(key: str, runs: Sequence[Run], labels: Labels, remarks: list[str]) -> Method:
     finished = [run for run in runs if run.finished]
     candidates: dict[tuple[int, str], list[Run]] = {}
@@ -186,24 +176,24 @@ def _method(key: str, runs: Sequence[Run], labels: Labels, remarks: list[str]) -
         for task in run.tasks:
             candidates.setdefault((run.seed, task), []).append(run)
     outcomes: dict[int, dict[str, Outcome]] = {}
-    counting: dict[str, Run] = {}
+    counting: list[Run] = []
     dropped: dict[str, list[str]] = {}
-    for (seed, task), found in candidates.items():
-        run = max(found, key=lambda run: run.frames)  # the first of equals
+    for (seed, task), rivals in candidates.items():
+        run = max(rivals, key=lambda run: run.frames)  # the first of equals
         outcomes.setdefault(seed, {})[task] = run.tasks[task]
-        counting[run.where] = run
-        for other in found:
+        counting.append(run)
+        for other in rivals:
             if other is not run:
                 counts, not_ = (f"{r.where} ({r.frames:,} frames)" for r in (run, other))
                 line = f"{key}, seed {seed}: {counts} counts, not {not_}; tasks: "
                 dropped.setdefault(line, []).append(task)
     remarks += [line + ", ".join(tasks) for line, tasks in dropped.items()]
-    budgets = sorted({run.max_frames for run in counting.values()} or {runs[0].max_frames})
+    budgets = sorted({run.max_frames for run in counting or runs[:1]})
     if len(budgets) > 1:
         planned = ", ".join(f"{budget:,}" for budget in budgets)
         remarks.append(f"{key} on {runs[0].set}: runs of different budgets ({planned} frames)")
     name, note = labels.methods.get(key, key), labels.notes.get(key, "")
-    averaged = any(run.averaged for run in counting.values())
+    averaged = any(run.averaged for run in counting)
     return Method(key, name, note, outcomes, not finished, budgets[-1], averaged)
 
 
@@ -221,26 +211,7 @@ def _levels(methods: Sequence[Method], who: str, tasks: Iterable[str]) -> dict[s
     return levels
 
 
-def _complete(method: Method, measure: str, tasks: Sequence[str]) -> dict[int, dict[str, float]]:
-    """Means of ``measure``: seed -> task -> mean, of the seeds that have all of the tasks."""
-    found = {
-        seed: {t: outcomes[t].means.get(measure) for t in tasks if t in outcomes}
-        for seed, outcomes in method.outcomes.items()
-    }
-    return {
-        seed: means
-        for seed, means in found.items()
-        if tasks and len(means) == len(tasks) and None not in means.values()
-    }
-
-
-def _means(levels: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return {task: float(values.mean()) for task, values in levels.items()}
-
-
-def _common(
-    curves: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _common(curves: Sequence[Curve]) -> Curve | None:
     if not curves:
         return None
     shared = reduce(np.intersect1d, (frames for frames, _ in curves))

@@ -17,17 +17,11 @@ from benchmarl_mkt.statistics import Estimate, Interval
 
 
 class Reach(NamedTuple):
-    """When the mean of the seeds reaches a level first, and from when on it is held.
+    """When the mean of the seeds reaches a level first, and from when on it is held."""
 
-    Attributes:
-        first, held: fractions of training; None if that never happens.
-        there: how many of the ``seeds`` are at the level in their last evaluation.
-        seeds: how many there are.
-    """
-
-    first: float | None
+    first: float | None  # fractions of training; None if that never happens
     held: float | None
-    there: int
+    there: int  # how many of the seeds are at the level in their last evaluation
     seeds: int
 
 
@@ -36,25 +30,15 @@ Cell = str | int | float | Interval | Estimate | Reach | None
 
 @dataclass(frozen=True)
 class Table:
-    """A table before it has a format.
+    """A table before it has a format."""
 
-    Attributes:
-        name: stem of its files.
-        title: what it shows.
-        about: of what it shows it.
-        header: one text per column; the first column is the row's name.
-        rows: the cells.
-        notes: what the reader has to know.
-        bold: (row, column) of emphasised cells.
-    """
-
-    name: str
-    title: str
-    about: str
-    header: Sequence[str]
+    name: str  # stem of its files
+    title: str  # what it shows
+    about: str  # of what it shows it
+    header: Sequence[str]  # the first column is the row's name
     rows: Sequence[Sequence[Cell]]
-    notes: Sequence[str] = ()
-    bold: frozenset[tuple[int, int]] = frozenset()
+    notes: Sequence[str] = ()  # what the reader has to know
+    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column)
 
     def markdown(self) -> str:
         """Return a Markdown table with its notes below."""
@@ -91,16 +75,10 @@ class Table:
         """Return CSV with all digits: an estimate takes one column for each of its parts."""
         columns = []
         for name, cells in zip(self.header, zip(*self.rows)):
-            parts = next(
-                (cell._fields for cell in cells if isinstance(cell, Interval | Estimate | Reach)),
-                None,
-            )
-            if parts is None:
-                columns.append([name, *map(_exact, cells)])
-                continue
-            for part in parts:
-                values = (getattr(cell, part, None) for cell in cells)
-                columns.append([f"{name} {part}", *map(_exact, values)])
+            estimates = (c for c in cells if isinstance(c, Interval | Estimate | Reach))
+            for part in next((estimate._fields for estimate in estimates), ("",)):
+                values = (getattr(cell, part, None) if part else cell for cell in cells)
+                columns.append([f"{name} {part}".strip(), *map(_exact, values)])
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(zip(*columns))
         return text.getvalue()

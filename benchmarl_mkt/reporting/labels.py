@@ -23,23 +23,15 @@ _TYPES: dict[str, Any] = {"a text": str, "a number": int | float, "a list of met
 
 @dataclass(frozen=True)
 class Labels:
-    """Names, order and published numbers.
+    """Names, order and published numbers."""
 
-    Attributes:
-        methods: method -> its name, in the order of the rows; the first one is the reference.
-        notes: method -> what to know about it.
-        groups: name of a group of tables and pictures -> its methods; the reference is in each.
-        tasks: task -> its name.
-        published: task -> method -> the return that ``source`` gives.
-        source: where the published numbers are from, and what to know about them.
-    """
-
-    methods: Mapping[str, str] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)  # names; the order is the rows'
+    notes: Mapping[str, str] = field(default_factory=dict)  # method -> what to know about it
+    # Name of a group of tables and pictures -> its methods; the first method is in each.
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    tasks: Mapping[str, str] = field(default_factory=dict)
-    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    source: str = ""
+    tasks: Mapping[str, str] = field(default_factory=dict)  # names
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # task -> method ->
+    source: str = ""  # where the published numbers are from, and what to know about them
 
 
 def find_labels(roots: Iterable[Path]) -> Labels:

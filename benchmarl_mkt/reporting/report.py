@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import product
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarl_mkt.reporting.comparison import Comparison, Method, compare
+from benchmarl_mkt.reporting.comparison import Comparison, compare
 from benchmarl_mkt.reporting.formats import Table, escape_markdown
 from benchmarl_mkt.reporting.labels import Labels, find_labels, read_labels
 from benchmarl_mkt.reporting.plots import plot_report
 from benchmarl_mkt.reporting.runs import MEASURES, Damaged, Run, read_runs
-from benchmarl_mkt.reporting.tables import (
-    LEVELS,
-    aggregate,
-    improvement,
-    over_seeds,
-    reached,
-    report_tables,
-)
-from benchmarl_mkt.statistics import interquartile_mean, optimality_gap
+from benchmarl_mkt.reporting.tables import LEVELS, estimates, over_seeds, reached, report_tables
 
 PRINTED = ("returns", "aggregate")
 
@@ -58,19 +51,14 @@ def write_report(
 ) -> tuple[list[Table], list[str]]:
     """Write ``report.md``, ``report.json`` and a folder of tables and pictures per task set.
 
-    Args:
-        runs, damaged: what :func:`~benchmarl_mkt.reporting.runs.read_runs` found.
-        labels: names, order and published numbers.
-        out: an existing folder.
-
-    Returns:
-        All tables, in the order of the report, and its remarks on the runs.
+    ``out`` exists. Returns all tables, in the order of the report, and its remarks on the runs.
     """
     comparisons, remarks = compare(runs, labels)
     remarks = [*_troubles(runs, damaged), *remarks]
     finished = sum(run.finished for run in runs)
     text = ["# Results", "", f"{finished} finished runs, {len(runs) - finished} unfinished.", ""]
-    text += [f"- {escape_markdown(remark)}" for remark in remarks] + [""] * bool(remarks)
+    text += [f"- {escape_markdown(remark)}" for remark in remarks]
+    text += [""] if remarks else []
     tables: list[Table] = []
     folders: set[str] = set()
     for title, part in _parts(comparisons, labels):
@@ -78,9 +66,8 @@ def write_report(
         folder.mkdir(exist_ok=True)
         text += [f"## {escape_markdown(title)}", ""]
         for table in report_tables(part, labels):
-            for suffix, content in (
-                ("md", table.markdown()), ("tex", table.latex()), ("csv", table.csv())
-            ):  # fmt: skip
+            texts = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
+            for suffix, content in texts.items():
                 (folder / f"{table.name}.{suffix}").write_text(content, encoding="utf-8")
             text += [f"### {escape_markdown(table.title)}", "", table.markdown()]
             tables.append(table)
@@ -109,16 +96,15 @@ _CAPTIONS = {
 def _parts(comparisons: Sequence[Comparison], labels: Labels) -> Iterator[tuple[str, Comparison]]:
     """Split comparisons into the groups of the labels; what is in no group comes last."""
     for comparison in comparisons:
-        keys = {method.key for method in comparison.methods}
-        reference, grouped = comparison.methods[0].key, set().union(*labels.groups.values())
-        groups = {**labels.groups, "others": sorted(keys - grouped - {reference})}
-        split = {group: keys & set(members) - {reference} for group, members in groups.items()}
-        split = {group: members for group, members in split.items() if members}
-        if not labels.groups or not split:
-            yield comparison.set, comparison
-        else:
-            for group, members in split.items():
-                yield f"{comparison.set}: {group}", comparison.only(members)
+        others = {method.key for method in comparison.methods[1:]}
+        groups = dict(labels.groups)
+        if groups:
+            groups["others"] = tuple(others.difference(*groups.values()))
+        members = {group: others.intersection(keys) for group, keys in groups.items()}
+        parts = [
+            (f"{comparison.set}: {g}", comparison.only(keys)) for g, keys in members.items() if keys
+        ]
+        yield from parts or [(comparison.set, comparison)]
 
 
 def _troubles(runs: Sequence[Run], damaged: Sequence[Damaged]) -> list[str]:
@@ -142,44 +128,40 @@ def _slug(title: str, taken: set[str]) -> str:
 
 
 def _numbers(comparison: Comparison) -> dict[str, Any]:
+    methods = {}
+    for method in comparison.methods:
+        tasks: dict[str, Any] = {task: {} for task in comparison.tasks}
+        for task, measure in product(tasks, MEASURES):
+            values = method.values(measure, task)
+            if (mean := over_seeds(values, measure)) is not None:
+                tasks[task][measure] = {"seeds": values, **mean._asdict()}
+                if measure in ("best", "student") and task in comparison.scored:
+                    score = over_seeds(comparison.score(task, values))
+                    tasks[task][measure]["score"] = score
+        scores = {
+            measure: {
+                "mean_score": over_seeds(comparison.mean_scores(method, measure)),
+                **estimates(comparison, method, measure),
+            }
+            for measure in ("best", "student")
+        }
+        methods[method.key] = {
+            "name": method.name,
+            "unfinished": method.unfinished,
+            "seeds": list(method.outcomes),
+            "max_frames": method.max_frames,
+            "frames": method.frames("frames"),
+            "teacher_frames": method.frames("teacher_frames"),
+            "tasks": tasks,
+            **scores,
+            "reached": {str(level): reached(comparison, method, level) for level in LEVELS},
+        }
     return {
         "tasks": comparison.tasks,
         "reference": comparison.methods[0].key,
         "random": comparison.levels["random"],
         "teacher": comparison.levels["teacher"],
-        "methods": {m.key: _method_numbers(comparison, m) for m in comparison.methods},
-    }
-
-
-def _method_numbers(comparison: Comparison, method: Method) -> dict[str, Any]:
-    tasks: dict[str, Any] = {}
-    for task in comparison.tasks:
-        values = {measure: method.values(measure, task) for measure in MEASURES}
-        tasks[task] = {
-            m: {"seeds": v, **over_seeds(v, m)._asdict()} for m, v in values.items() if len(v)
-        }
-        for measure in ("best", "student"):
-            if task in comparison.scored and len(values[measure]):
-                score = over_seeds(comparison.score(task, values[measure]))
-                tasks[task][measure]["score"] = score
-    return {
-        "name": method.name,
-        "unfinished": method.unfinished,
-        "seeds": list(method.outcomes),
-        "max_frames": method.max_frames,
-        "frames": method.frames("frames"),
-        "teacher_frames": method.frames("teacher_frames"),
-        "tasks": tasks,
-        **{
-            measure: {
-                "mean_score": over_seeds(comparison.mean_scores(method, measure)),
-                "iqm": aggregate(comparison, method, interquartile_mean, measure),
-                "optimality_gap": aggregate(comparison, method, optimality_gap, measure),
-                "improvement": improvement(comparison, method, measure),
-            }
-            for measure in ("best", "student")
-        },
-        "reached": {str(level): reached(comparison, method, level) for level in LEVELS},
+        "methods": methods,
     }
 
 
@@ -187,13 +169,10 @@ def _plain(value: Any) -> Any:
     """Turn ``value`` into JSON's types, numbers to six decimals, not-a-number to null."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
-    match value:
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple() | np.ndarray():
-            return [_plain(item) for item in value]
-        case float():  # NumPy's too
-            return round(float(value), 6) if isfinite(value) else None
-        case np.integer():
-            return int(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):  # NumPy's too
+        return round(float(value), 6) if isfinite(value) else None
     return value

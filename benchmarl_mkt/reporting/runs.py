@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+_T = TypeVar("_T")
+Curve = tuple[np.ndarray, np.ndarray]  # frames [n]; returns [n], or [n, episodes]
 
 FORMAT = "benchmarl-mkt summary 1"
 PLAYERS = ("random", "teacher", "student", "best")
@@ -16,54 +19,35 @@ WIN_RATE = "_win_rate"
 MEASURES = (*PLAYERS, *(player + WIN_RATE for player in PLAYERS))
 LIMIT = 10**15  # larger counts and returns are damage
 _MALFORMED = (
-    *(OSError, ValueError, TypeError, KeyError, AttributeError),
-    *(IndexError, OverflowError, RecursionError),
-)
+    OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has achieved on one task.
+    """What a run has achieved on one task."""
 
-    Attributes:
-        means: mean over episodes of each of ``MEASURES`` that the run has.
-        frames: the run's own frames of the task, if it has finished.
-        teacher_frames: its teacher's frames of the task; 0 without a teacher.
-        curve: frames [n] and mean return [n] of each evaluation, if there were any.
-    """
-
-    means: Mapping[str, float] = field(default_factory=dict)
-    frames: int | None = None
-    teacher_frames: int = 0
-    curve: tuple[np.ndarray, np.ndarray] | None = None
+    means: Mapping[str, float]  # over episodes, of each of MEASURES that the run has
+    frames: int | None  # the run's own frames of the task, if it has finished
+    teacher_frames: int  # 0 without a teacher
+    curve: Curve | None  # mean return of each evaluation, if there were any
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, finished or not.
+    """One run, finished or not."""
 
-    Attributes:
-        where: its folder, as a report names it.
-        set: the task set.
-        method: what it is called.
-        seed: its seed.
-        finished: whether it has come to its end.
-        max_frames: frames of each task that were planned.
-        tasks: task -> outcome.
-        averaged: whether its best policy is of twice the candidates: those of its evaluations, and
-            each with the weights of the averaged target network.
-        problems: what could not be read, one line each.
-    """
-
-    where: str
+    where: str  # its folder, as a report names it
     set: str
     method: str
     seed: int
     finished: bool
-    max_frames: int
+    max_frames: int  # of each task, as planned
     tasks: Mapping[str, Outcome]
-    averaged: bool = False
-    problems: tuple[str, ...] = ()
+    # Whether its best policy is of twice the candidates: those of its evaluations, and each with
+    # the weights of the averaged target network.
+    averaged: bool
+    problems: tuple[str, ...]  # what could not be read, one line each
 
     @property
     def frames(self) -> int:
@@ -82,30 +66,26 @@ class Damaged:
     problem: str
 
 
-def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_curves(path: Path) -> dict[str, Curve]:
     """Read a run's JSON (marl-eval shape): task -> frames [n], returns [n, episodes].
 
     Raises:
         ValueError: the file is missing or has another shape; the message names it.
     """
     try:
-        (tasks,) = json.loads(path.read_bytes()).values()
-        (algorithms,) = tasks.values()
-        (seeds,) = algorithms.values()
-        (run,) = seeds.values()
-        steps = sorted(
-            (value for key, value in run.items() if key.startswith("step_")),
-            key=lambda step: step["step_count"],
-        )
-        names = [key.removesuffix("_return") for key in steps[0] if key.endswith("_return")]
-        frames = np.array([_count(step, "step_count") for step in steps], dtype=np.int64)
-        curves = {
-            name: (frames, np.array([step[f"{name}_return"] for step in steps], dtype=np.float64))
-            for name in names
-        }
-        for name, (_, returns) in curves.items():
-            if returns.ndim != 2 or not returns.size or not (np.abs(returns) <= LIMIT).all():
-                raise ValueError(f"{name}_return is not one list of numbers per evaluation")
+        run = json.loads(path.read_bytes())
+        for _ in ("environment", "task", "algorithm", "seed"):
+            (run,) = run.values()
+        steps = [step for key, step in run.items() if key.startswith("step_")]
+        steps.sort(key=lambda step: step["step_count"])
+        frames = np.array([_field(step, "step_count", int) for step in steps])
+        curves = {}
+        for key in steps[0]:
+            if key.endswith("_return"):
+                returns = np.array([step[key] for step in steps], dtype=np.float64)
+                if returns.ndim != 2 or not returns.size or not (np.abs(returns) <= LIMIT).all():
+                    raise ValueError(f"{key} is not one list of numbers per evaluation")
+                curves[key.removesuffix("_return")] = frames, returns
     except _MALFORMED as error:
         raise ValueError(f"{path.name}: no evaluations can be read ({_reason(error)})") from None
     return curves
@@ -137,11 +117,7 @@ def read_runs(roots: Iterable[Path]) -> tuple[list[Run], list[Damaged]]:
 
 
 def read_run(path: Path, where: str) -> Run:
-    """Read one run with all that is legible in it.
-
-    Args:
-        path: its ``summary.json``.
-        where: its folder, as a report names it.
+    """Read one run with all that is legible in it; ``path`` is its ``summary.json``.
 
     Raises:
         ValueError: the summary is no JSON object of ``FORMAT`` with set, method and seed.
@@ -152,17 +128,23 @@ def read_run(path: Path, where: str) -> Run:
     summary = json.loads(path.read_bytes())
     if not isinstance(summary, dict) or summary.get("format") != FORMAT:
         raise ValueError(f"format: expected {FORMAT!r}")
-    set_, method = _name(summary, "set"), _name(summary, "method")
-    seed, max_frames = _count(summary, "seed"), _count(summary, "max_frames")
-    finished, rows = _get(summary, "finished", bool), _get(summary, "tasks", dict)
+    set_, method = (_field(summary, key, str) for key in ("set", "method"))
+    seed, max_frames = (_field(summary, key, int) for key in ("seed", "max_frames"))
+    finished, rows = _field(summary, "finished", bool), _field(summary, "tasks", dict)
     if not max_frames:
         raise ValueError("max_frames: expected a positive number")
-    problems, curves = [], {}
-    try:
-        curves = _mean_curves(path.parent, summary.get("evaluations"))
-    except ValueError as error:
-        problems.append(str(error))
-    tasks = {}
+    name, problems = summary.get("evaluations"), []
+    tasks: dict[str, Outcome] = {}
+    curves: dict[str, Curve] = {}
+    if name is None:
+        problems.append("no evaluations were kept (experiment.create_json or evaluation: false)")
+    elif not isinstance(name, str) or Path(name).name != name:
+        problems.append(f"evaluations: expected the name of a file beside it, got {name!r:.80}")
+    else:
+        try:
+            curves = read_curves(path.parent / name)
+        except ValueError as error:
+            problems.append(str(error))
     for task in {**rows, **curves}:
         if task.isprintable():
             tasks[task] = _outcome(task, rows.get(task, {}), curves.get(task), problems)
@@ -174,51 +156,38 @@ def read_run(path: Path, where: str) -> Run:
     return Run(where, set_, method, seed, finished, max_frames, tasks, averaged, tuple(problems))
 
 
-def _mean_curves(folder: Path, name: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    if name is None:
-        raise ValueError("no evaluations were kept (experiment.create_json or evaluation: false)")
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ValueError(f"evaluations: expected the name of a file beside it, got {name!r:.80}")
-    curves = read_curves(folder / name)
-    return {task: (frames, returns.mean(1)) for task, (frames, returns) in curves.items()}
-
-
-def _outcome(task: str, row: Any, curve: Any, problems: list[str]) -> Outcome:
+def _outcome(task: str, row: Any, curve: Curve | None, problems: list[str]) -> Outcome:
     if not isinstance(row, dict):
         problems.append(f"tasks.{task}: expected an object, got {row!r:.80}")
         row = {}
     means, counts = {}, {}
     for measure in MEASURES:
-        if measure in row:
-            try:
+        try:
+            if measure in row:
                 means[measure] = _number(row[measure]["mean"])
-            except _MALFORMED as error:
-                problems.append(f"tasks.{task}.{measure}: {_reason(error)}")
+        except _MALFORMED as error:
+            problems.append(f"tasks.{task}.{measure}: {_reason(error)}")
     for key in ("frames", "teacher_frames"):
-        if key in row:
-            try:
-                counts[key] = _count(row, key)
-            except ValueError as error:
-                problems.append(f"tasks.{task}.{error}")
-    return Outcome(means, **counts, curve=curve)
+        try:
+            if key in row:
+                counts[key] = _field(row, key, int)
+        except ValueError as error:
+            problems.append(f"tasks.{task}.{error}")
+    if curve is not None:
+        curve = curve[0], curve[1].mean(1)
+    return Outcome(means, counts.get("frames"), counts.get("teacher_frames", 0), curve)
 
 
-def _get(row: Mapping[str, Any], key: str, kind: type) -> Any:
-    if type(row.get(key)) is not kind:  # a bool is no int here
-        raise ValueError(f"{key}: expected {kind.__name__}, got {row.get(key)!r:.80}")
-    return row[key]
-
-
-def _name(row: Mapping[str, Any], key: str) -> str:
-    if not (name := _get(row, key, str)).strip() or not name.isprintable():
-        raise ValueError(f"{key}: {name!r:.80} is no name")
-    return name
-
-
-def _count(row: Mapping[str, Any], key: str) -> int:
-    if not 0 <= (count := _get(row, key, int)) <= LIMIT:
+def _field(row: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
+    """Return a value of a type: a text must be a name, an integer a count."""
+    value = row.get(key)
+    if type(value) is not kind:  # a bool is no int here
+        raise ValueError(f"{key}: expected {kind.__name__}, got {value!r:.80}")
+    if isinstance(value, str) and not (value.strip() and value.isprintable()):
+        raise ValueError(f"{key}: {value!r:.80} is no name")
+    if isinstance(value, int) and not 0 <= value <= LIMIT:
         raise ValueError(f"{key}: expected 0 to {LIMIT}")
-    return count
+    return value
 
 
 def _number(value: Any) -> float:
