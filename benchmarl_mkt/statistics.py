@@ -76,10 +76,7 @@ class Estimate(NamedTuple):
 
 
 def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Mean of the middle half of the scores along ``axis`` (arXiv 2108.13264, section 4.3).
-
-    A quarter of the values, rounded down, is cut at either end.
-    """
+    """Mean without the lowest and the highest quarter, rounded down (arXiv 2108.13264, 4.3)."""
     return scipy.stats.trim_mean(scores, 0.25, axis=axis)
 
 

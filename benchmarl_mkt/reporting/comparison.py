@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from math import isnan
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from benchmarl_mkt.reporting.runs import WIN_RATE, Curve, Outcome, Run
 from benchmarl_mkt.statistics import normalised_score
 
 REFERENCE = "mkt"
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)  # a key of dictionaries
@@ -35,10 +34,19 @@ class Method:
         """Its name, with a word on its state."""
         return f"{self.name} (unfinished)" if self.unfinished else self.name
 
+    def means(self, measure: str, task: str) -> dict[int, float]:
+        """Seed -> mean, of the seeds that have ``measure`` on ``task``."""
+        rows = {seed: tasks[task].means for seed, tasks in self.outcomes.items() if task in tasks}
+        return {seed: means[measure] for seed, means in rows.items() if measure in means}
+
     def values(self, measure: str, task: str) -> np.ndarray:
         """Means of the seeds that have ``measure`` on ``task`` [seeds]."""
-        rows = (tasks[task].means for tasks in self.outcomes.values() if task in tasks)
-        return np.array([means[measure] for means in rows if measure in means])
+        return np.array(list(self.means(measure, task).values()))
+
+    def curves(self, task: str) -> dict[int, Curve]:
+        """Seed -> curve, of the seeds that have one of ``task``."""
+        rows = {seed: tasks[task].curve for seed, tasks in self.outcomes.items() if task in tasks}
+        return {seed: curve for seed, curve in rows.items() if curve is not None}
 
     def has(self, measure: str, tasks: Iterable[str]) -> bool:
         """Whether it has ``measure`` on any of the tasks."""
@@ -110,12 +118,11 @@ class Comparison:
 
     def curve(self, method: Method, task: str) -> Curve | None:
         """Frames [n] and returns [seeds, n] of the evaluations that all seeds share."""
-        curves = (tasks[task].curve for tasks in method.outcomes.values() if task in tasks)
-        return _common([curve for curve in curves if curve is not None])
+        return _common(list(method.curves(task).values()))
 
     def score_curves(self, method: Method) -> Curve | None:
         """Frames [n] and scores [seeds, tasks, n] of the evaluations that seeds and tasks share."""
-        rows = self._complete(method, lambda outcome: outcome.curve)
+        rows = _complete([method.curves(task) for task in self.scored])
         shared = _common([curve for row in rows.values() for curve in row])
         if shared is None:
             return None
@@ -125,23 +132,10 @@ class Comparison:
         return frames, np.stack(scores, axis=1)
 
     def _scores(self, method: Method, measure: str) -> dict[int, np.ndarray]:
-        rows = self._complete(method, lambda outcome: outcome.means.get(measure))
+        rows = _complete([method.means(measure, task) for task in self.scored])
         return {
-            seed: np.array([self.score(task, mean) for task, mean in zip(self.scored, means)])
-            for seed, means in rows.items()
+            seed: np.array(list(map(self.score, self.scored, row))) for seed, row in rows.items()
         }
-
-    def _complete(
-        self, method: Method, part: Callable[[Outcome], _T | None]
-    ) -> dict[int, list[_T]]:
-        """Seed -> a part of each scored task's outcome, of the seeds that have all of them."""
-        rows = {}
-        for seed, outcomes in method.outcomes.items():
-            parts = [part(outcomes[task]) for task in self.scored if task in outcomes]
-            known = [value for value in parts if value is not None]
-            if known and len(known) == len(self.scored):
-                rows[seed] = known
-        return rows
 
 
 def compare(runs: Iterable[Run], labels: Labels) -> tuple[list[Comparison], list[str]]:
@@ -203,12 +197,17 @@ def _levels(methods: Sequence[Method], who: str, tasks: Iterable[str]) -> dict[s
     for task in tasks:
         by_seed: dict[int, list[float]] = {}
         for method in methods:
-            for seed, outcomes in method.outcomes.items():
-                if task in outcomes and who in outcomes[task].means:
-                    by_seed.setdefault(seed, []).append(outcomes[task].means[who])
+            for seed, mean in method.means(who, task).items():
+                by_seed.setdefault(seed, []).append(mean)
         if by_seed:
             levels[task] = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
     return levels
+
+
+def _complete(rows: Sequence[Mapping[int, Any]]) -> dict[int, list[Any]]:
+    """Seed -> what it has in each of the rows, of the seeds that are in all of them."""
+    seeds = [seed for seed in rows[0] if all(seed in row for row in rows)] if rows else []
+    return {seed: [row[seed] for row in rows] for seed in seeds}
 
 
 def _common(curves: Sequence[Curve]) -> Curve | None:

@@ -139,7 +139,8 @@ def _aggregate(comparison: Comparison, labels: Labels) -> Figure | None:
         axis.use_sticky_edges = False  # room beside the bars
         for row, method, estimate in zip(rows, methods, (known[name] for known in shown)):
             if estimate is not None:
-                (value, low, high), color = estimate, looks[method]["color"]
+                value, low, high = estimate
+                color = looks[method]["color"]
                 axis.barh(row, high - low, 0.6, low, color=color, alpha=0.35)
                 axis.plot([value, value], [row - 0.3, row + 0.3], color=color, linewidth=2.2)
         axis.set(title=title, yticks=rows, yticklabels=[m.label for m in methods])

@@ -101,10 +101,11 @@ def _parts(comparisons: Sequence[Comparison], labels: Labels) -> Iterator[tuple[
         if groups:
             groups["others"] = tuple(others.difference(*groups.values()))
         members = {group: others.intersection(keys) for group, keys in groups.items()}
-        parts = [
-            (f"{comparison.set}: {g}", comparison.only(keys)) for g, keys in members.items() if keys
-        ]
-        yield from parts or [(comparison.set, comparison)]
+        if not any(members.values()):
+            yield comparison.set, comparison
+        for group, keys in members.items():
+            if keys:
+                yield f"{comparison.set}: {group}", comparison.only(keys)
 
 
 def _troubles(runs: Sequence[Run], damaged: Sequence[Damaged]) -> list[str]:

@@ -134,8 +134,7 @@ def read_run(path: Path, where: str) -> Run:
     if not max_frames:
         raise ValueError("max_frames: expected a positive number")
     name, problems = summary.get("evaluations"), []
-    tasks: dict[str, Outcome] = {}
-    curves: dict[str, Curve] = {}
+    tasks, curves = {}, {}
     if name is None:
         problems.append("no evaluations were kept (experiment.create_json or evaluation: false)")
     elif not isinstance(name, str) or Path(name).name != name:

@@ -70,7 +70,9 @@ def score_text(score: Score) -> str:
 
 def winner(lead: Interval) -> str:
     """Say who won, by the interval of the student's lead over the teacher in each episode."""
-    return "student" if lead.low > 0 else "teacher" if lead.high < 0 else "tie"
+    if lead.low > 0:
+        return "student"
+    return "teacher" if lead.high < 0 else "tie"
 
 
 def report_tables(comparison: Comparison, labels: Labels) -> list[Table]:
