@@ -48,9 +48,10 @@ def model_from_dict(data: dict[str, Any]) -> ModelConfig:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, type):
-        if getattr(torch.nn, value.__name__, None) is not value:
+        name = str(value.__name__)
+        if getattr(torch.nn, name, None) is not value:
             raise ValueError(f"model: {value} must be a class of torch.nn")
-        return f"{_SAFE}{value.__name__}"
+        return f"{_SAFE}{name}"
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     return list(value) if isinstance(value, tuple) else value
