@@ -256,6 +256,29 @@ def test_a_battle_is_the_same_whatever_the_number_of_others():
 
 
 @needs_jaxmarl
+def test_one_size_is_compiled_for_more_and_fewer_battles():
+    """In chunks: what does not fill the last one is fought for nothing, and shows nowhere."""
+    few = make_env()
+    few.prepare()
+    many = SmaxEnv("3m", 7, seed=0)
+    compiled = set(few.field._compiling)
+    before, shown = few.reset(), many.reset()
+    for _ in range(3):
+        assert shown["agents", "observation"].shape == (7, 3, few.field.observation_size)
+        assert equal(before, shown[:COPIES])
+        actions = focused(shown["agents", "action_mask"])
+        shown["agents", "action"] = actions
+        before["agents", "action"] = actions[:COPIES]
+        before, shown = (env.step(data)["next"] for env, data in ((few, before), (many, shown)))
+    mask = torch.zeros(7, 1, dtype=torch.bool)
+    mask[6] = True
+    reset = many.reset(shown.clone().set("_reset", mask))
+    same = (reset["agents", "observation"] == shown["agents", "observation"]).flatten(1).all(-1)
+    assert same.tolist() == [True] * 6 + [False]
+    assert set(few.field._compiling) == compiled
+
+
+@needs_jaxmarl
 def test_tensors_are_copies_in_both_directions():
     env, twin = make_env(), make_env()
     shown, kept, data = [env.reset()], [], twin.reset()
