@@ -96,7 +96,7 @@ class Job:
         ]
         self.command = [
             "run", "algorithm=mkt", "task=multitask/mpe", f"hydra.run.dir={self.run}",
-            f"algorithm.teacher_experiment={preset}", *overrides,
+            f"algorithm.teacher.experiment={preset}", *overrides,
         ]  # fmt: skip
 
     @property

@@ -86,13 +86,12 @@ def make_experiment(
 def untrained_teachers(task: MultiTaskClass, folder: Path) -> dict[str, str]:
     """Write a teacher of random weights for every task; return their folders."""
     env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
-    model = model_to_dict(MultiTaskModelConfig())
-    paths = {}
+    config, paths = MultiTaskModelConfig(), {}
     for name in env.teams:
         specs = team_specs(env, name)
-        weights = build_model(model, specs, "values").state_dict()
-        metadata = {"kind": "values", "specs": vars(specs), "model": model}
-        metadata |= {"share_params": True, "temperature": 0.02, "task": task.single(name).config}
+        weights = build_model(config, specs, "values").state_dict()
+        metadata = {"kind": "values", "specs": vars(specs), "model": model_to_dict(config)}
+        metadata |= {"share_params": True, "temperature": 0.02, "task": task.single(name).identity}
         metadata |= {"frames": 0, "score": NO_SCORE, "random": NO_SCORE}
         paths[name] = str(write_team(folder / name, weights, metadata))
     env.close()
