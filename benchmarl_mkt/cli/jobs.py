@@ -82,10 +82,9 @@ def with_hydra(command: str, arguments: list[str], work: Callable[[Job], None]) 
         import benchmarl_mkt
 
         benchmarl_mkt.register()  # a sweep's launcher may run this in a new process
-        with _nothing_left(Path(HydraConfig.get().runtime.output_dir)):
-            with user_errors():
-                job = _job_of_hydra(cfg, given)
-            work(job)
+        with user_errors(), nothing_left(Path(HydraConfig.get().runtime.output_dir)):
+            job = _job_of_hydra(cfg, given)
+        work(job)
 
     with user_errors():
         for key in ("hydra.run.dir", "hydra.sweep.dir"):
@@ -140,22 +139,30 @@ def command_given() -> str | None:
 
 
 @contextlib.contextmanager
-def _nothing_left(folder: Path) -> Iterator[None]:
-    """Remove what has been written into a job's folder if it fails before it has begun."""
-    from benchmarl_mkt.training.resume.record import RECORD, restore_hydra
+def nothing_left(folder: Path, known: bool | None = None) -> Iterator[None]:
+    """Remove what a job has written into its folder if its input is wrong.
 
-    known, ours = (folder / RECORD).exists(), {".hydra", RECORD, f".{RECORD}.lock"}
+    Args:
+        folder: the job's.
+        known: whether a run was there before, which is left as it was; None looks now.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from benchmarl_mkt.training.resume.record import RECORD, RunInUse, restore_hydra
+
+    known = (folder / RECORD).exists() if known is None else known
     try:
         yield
-    except BaseException:
+    except RunInUse:
+        raise
+    except (ValueError, ImportError):
         if known:
             restore_hydra(folder)
-        elif all(path.name in ours or path.suffix == ".log" for path in folder.iterdir()):
+        elif HydraConfig.initialized():
             shutil.rmtree(folder / ".hydra", ignore_errors=True)
-            for path in folder.iterdir():
-                path.unlink()
-            below = [path for path in (folder, *folder.parents) if Path.cwd() in path.parents]
-            for path in below:
+            for name in (f"{HydraConfig.get().job.name}.log", RECORD, f".{RECORD}.lock"):
+                (folder / name).unlink(missing_ok=True)
+            for path in (path for path in (folder, *folder.parents) if Path.cwd() in path.parents):
                 with contextlib.suppress(OSError):  # it is not empty
                     path.rmdir()
         raise
@@ -173,6 +180,8 @@ def _job_of_hydra(cfg: DictConfig, given: str | None) -> Job:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from benchmarl_mkt.presets import compose_preset
+
     config = HydraConfig.get()
     folder = Path(config.runtime.output_dir)
     again = f"benchmarl resume {folder}"
@@ -186,9 +195,14 @@ def _job_of_hydra(cfg: DictConfig, given: str | None) -> Job:
     choices = {k: v for k, v in config.runtime.choices.items() if not k.startswith("hydra/")}
     try:
         check_keys(cfg)
-        plain = {"choices": choices, **OmegaConf.to_container(cfg, resolve=True)}
+        plain: dict[str, Any] = {"choices": choices, **OmegaConf.to_container(cfg, resolve=True)}
     except OmegaConfBaseException as error:
         raise ValueError(explain(error, [])) from error
+    teacher = plain["algorithm"].get("teacher") or {}
+    for group in ("experiment", "model"):  # a preset's name means something on this search path
+        if isinstance(name := teacher.get(group), str):
+            preset = compose_preset(group, name, f"algorithm.teacher.{group}")
+            teacher[group] = OmegaConf.to_container(preset, resolve=True)
     return make_job(cfg, plain, list(config.overrides.task), folder, again)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarl_mkt.cli.common import Verb, make_console, stops, user_errors
-from benchmarl_mkt.cli.jobs import Job, with_hydra
+from benchmarl_mkt.cli.jobs import Job, nothing_left, with_hydra
 
 if TYPE_CHECKING:
     from benchmarl.experiment import Experiment
@@ -33,24 +33,34 @@ def run(job: Job) -> None:
     import torch
 
     from benchmarl_mkt.cli.settings import check_loggers
+    from benchmarl_mkt.teachers.ensure import ensure_teachers
+    from benchmarl_mkt.teachers.find import MissingTeachers
     from benchmarl_mkt.training import resume
-    from benchmarl_mkt.training.resume.record import open_run
+    from benchmarl_mkt.training.best_policy import BestPolicy
+    from benchmarl_mkt.training.resume.record import RECORD, open_run
 
     if "OMP_NUM_THREADS" not in os.environ:
         # The networks are small: more threads gain little on idle cores, and on busy ones every
         # step waits for the slowest. Sums also round the same way on every machine.
         torch.set_num_threads(1)
-    console, folder = make_console(), job.folder
+    console, folder, best = make_console(), job.folder, BestPolicy()
+    known = (folder / RECORD).exists()
     with stops(f"continue with: {job.again}"), contextlib.ExitStack() as stack:
-        with user_errors():
+        with user_errors(), nothing_left(folder, known):
             check_loggers(job.config)
             opened = open_run(folder, job.overrides, job.record, _run_name(job))
             record = stack.enter_context(opened)
-        results = Path(job.config.save_folder or folder) / record.name
+            results = Path(job.config.save_folder or folder) / record.name
+            if not record.finished:
+                try:
+                    experiment = _set_up(job, results, best)
+                except MissingTeachers:
+                    ensure_teachers(job.algorithm_config.teacher_settings, job.task, console)
+                    experiment = _set_up(job, results, best)
         if record.finished:
             console.print(f"Finished already: {folder}", soft_wrap=True)
         else:
-            _train(job, results, console)
+            _train(job, experiment, best, console)
             record.finish(folder)
         resume.forget(results)
 
@@ -64,22 +74,12 @@ def _run_name(job: Job) -> str:
     return generate_exp_name(f"{algorithm}_{job.task.name.lower()}_{model}", "")
 
 
-def _train(job: Job, folder: Path, console: Console) -> None:
-    """Run the experiment from where it was stopped, missing teachers first; then report."""
+def _train(job: Job, experiment: Experiment, best: BestPolicy, console: Console) -> None:
+    """Run the experiment from where it was stopped; then report."""
     from benchmarl_mkt.environments import MultiTaskClass
-    from benchmarl_mkt.teachers.ensure import ensure_teachers
-    from benchmarl_mkt.teachers.find import MissingTeachers
     from benchmarl_mkt.training import resume
-    from benchmarl_mkt.training.best_policy import BestPolicy
     from benchmarl_mkt.training.summary import begin_summary
 
-    best = BestPolicy()
-    with user_errors():
-        try:
-            experiment = _set_up(job, folder, best)
-        except MissingTeachers:
-            ensure_teachers(job.algorithm_config.teacher_settings, job.task, console)
-            experiment = _set_up(job, folder, best)
     if not isinstance(job.task, MultiTaskClass):
         resume.run(experiment)
         console.print(f"Results: {experiment.folder_name}", soft_wrap=True)

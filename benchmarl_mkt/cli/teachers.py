@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarl_mkt.cli.common import Verb, make_console, stops, user_errors
-from benchmarl_mkt.cli.jobs import Job, with_hydra
+from benchmarl_mkt.cli.jobs import Job, nothing_left, with_hydra
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def _train(job: Job) -> None:
     from benchmarl_mkt.algorithms import MktConfig
     from benchmarl_mkt.teachers.ensure import ensure_teachers
 
-    with user_errors():
+    with user_errors(), nothing_left(job.folder):
         if not isinstance(job.algorithm_config, MktConfig):
             raise ValueError("algorithm: teachers are trained for algorithm=mkt")
         settings = job.algorithm_config.teacher_settings

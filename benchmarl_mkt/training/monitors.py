@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -179,16 +180,18 @@ def setting_up(name: str) -> Iterator[None]:
         name: what it is called in messages.
 
     Raises:
-        ValueError: if anything fails. ``HYDRA_FULL_ERROR=1`` lets the original error through.
+        ValueError: if anything fails. With ``BENCHMARL_MKT_FULL_ERROR=1`` it is the original error.
     """
     try:
         yield
     except (ValueError, ImportError):
         raise
     except Exception as error:
+        if os.environ.get("BENCHMARL_MKT_FULL_ERROR") == "1":
+            raise
         message = " ".join(str(error).split())
         places = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
-        key, remedy = name, "HYDRA_FULL_ERROR=1 shows where"
+        key, remedy = name, "BENCHMARL_MKT_FULL_ERROR=1 shows where"
         if "_setup_logger" in places:  # BenchMARL's
             key, remedy = f"{name}.loggers", f"use {name}.loggers=[csv], or mend it"
         kind = type(error).__name__

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from sybil import Document, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
@@ -130,15 +131,23 @@ def run_command(words: list[str], mark: str, tiny: Path) -> None:
 
 def check_command(words: list[str]) -> None:
     """Check what a run checks of its command line; of sweeps from a file nothing is checked."""
-    from benchmarl_mkt.configuration.composition import check_keys, composed, jobs
-    from benchmarl_mkt.configuration.plan import check, plan
+    from benchmarl_mkt.cli.jobs import check_keys, make_job
+    from benchmarl_mkt.presets import compose_config
 
     program, verb, *overrides = words
     assert (program, verb) == ("benchmarl", "run")
-    for one in jobs(overrides):
-        check_keys(one)
-        with composed(one) as cfg:
-            check(plan(cfg, cfg.hydra.runtime.choices.task))
+    if any(word.startswith("-") for word in overrides):
+        return
+    if "algorithm=mkt" in overrides and not any(o.startswith("model=") for o in overrides):
+        overrides = ["model=multitask", "model@critic_model=multitask", *overrides]
+    cfg = compose_config(overrides, with_hydras=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    try:
+        HydraConfig.instance().set_config(cfg)  # interpolations ask it for choices
+        check_keys(cfg)
+        make_job(cfg, {"choices": choices}, overrides, Path("x"), "")
+    finally:
+        HydraConfig.instance().cfg = None
 
 
 def run(arguments: list[str]) -> str:

@@ -103,6 +103,29 @@ def test_killed_stopped_resumed_and_finished(cli, job, tmp_path, own_store):
     assert (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text() == before
 
 
+def test_a_run_is_never_lost(cli, job, tmp_path, own_store):
+    """Its results elsewhere, stopped before anything of its own is written; and others' files."""
+    elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
+    for folder in (elsewhere, run):
+        folder.mkdir()
+    (run / "slurm-1.log").write_text("mine")
+    arguments = [*job, f"experiment.save_folder={elsewhere}"]
+    assert cli("run", *arguments, "experiment.lr=-1")[0] == 2
+    assert [path.name for path in run.iterdir()] == ["slurm-1.log"]
+    for begun in (".*.training/run/resume/0*.safetensors", "../elsewhere/mkt_*/resume/0*"):
+        stopped = start("run", *arguments)
+        wait_for(lambda begun=begun: list(own_store.glob(begun)))
+        other = cli("run", *arguments)
+        assert "another process is running" in other[2]
+        stopped.send_signal(signal.SIGTERM)
+        stopped.communicate(timeout=120)
+        assert (run / "run.json").is_file()
+    status, out, error = cli("resume", str(run))
+    assert status == 0, error
+    assert "Training" not in out
+    assert (run / "slurm-1.log").read_text() == "mine"
+
+
 def test_a_killed_teachers_process_is_one_line(job, tmp_path, own_store):
     training = start("teachers", "train", *job)
     wait_for(lambda: list(own_store.glob(".*.training/run/resume/0*.safetensors")))

@@ -55,6 +55,19 @@ def test_a_run_from_before_a_setting_of_how_it_is_run_is_taken_up(how, folder):
         assert record.name == "first"
 
 
+def test_a_run_from_before_teachers_had_a_group_is_taken_up(folder):
+    old = {"algorithm": {"teacher_experiment": "mkt_quick", "teacher_seed": 0, "mixer": "vdn"}}
+    new = {"algorithm": {"teacher": {"experiment": {"lr": 0.1}, "seed": 0}, "mixer": "vdn"}}
+    new["choices"] = {"experiment@algorithm.teacher.experiment": "mkt_quick"}
+    with open_run(folder, [], old, "first"):
+        pass
+    with open_run(folder, [], new, "second") as record:
+        assert record.name == "first"
+    other = {**new, "algorithm": {**new["algorithm"], "mixer": "qmix"}}
+    with pytest.raises(ValueError, match=r"algorithm\.mixer"), open_run(folder, [], other, "third"):
+        pytest.fail("opened")
+
+
 def test_two_processes_cannot_run_in_one_folder(folder):
     ready, done = folder / "ready", folder / "done"
 

@@ -121,7 +121,7 @@ class Battlefield:
     def compile(self, size: int) -> None:
         """Begin to compile for chunks of ``size`` battles, in the background, once."""
         if size not in self._compiling:
-            thread = threading.Thread(target=self._try_all, args=(size,), daemon=True)
+            thread = threading.Thread(target=self._try_all, args=(size,))
             self._compiling[size] = thread
             thread.start()
 

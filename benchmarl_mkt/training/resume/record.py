@@ -45,6 +45,10 @@ class RunRecord:
         _write(folder, replace(self, finished=True))
 
 
+class RunInUse(ValueError):
+    """Another process is running in the folder."""
+
+
 @contextlib.contextmanager
 def open_run(
     folder: Path, overrides: list[str], config: Mapping[str, Any], name: str
@@ -64,7 +68,7 @@ def open_run(
     try:
         lock.acquire()
     except Timeout as error:
-        raise ValueError(
+        raise RunInUse(
             f"hydra.run.dir: another process is running in {folder}; wait, or use another folder"
         ) from error
     try:
@@ -123,7 +127,11 @@ def _same(record: RunRecord, config: Mapping[str, Any], folder: Path) -> RunReco
     """Check that the run in ``folder`` has this configuration."""
     then, now = _flat(record.config), _flat(config)
     how = {f"task.{name}" for name in RUN_FIELDS}  # a set is run, which may change
-    changed = [key for key in sorted({*then, *now} - how) if then.get(key) != now.get(key)]
+    keys = sorted({*then, *now} - how)
+    if then.get("algorithm.teacher_experiment"):  # of version 0.1: it named the teachers' settings
+        renamed = ("algorithm.teacher.", "algorithm.teacher_", "@algorithm.teacher.")
+        keys = [key for key in keys if not any(part in key for part in renamed)]
+    changed = [key for key in keys if then.get(key) != now.get(key)]
     if changed:
         restore_hydra(folder)
         texts = [f"{key}: {then.get(key)!r} there, {now.get(key)!r} here" for key in changed[:3]]
