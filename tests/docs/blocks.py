@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from sybil import Document, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
@@ -131,7 +132,7 @@ def run_command(words: list[str], mark: str, tiny: Path) -> None:
 
 def check_command(words: list[str]) -> None:
     """Check what a run checks of its command line; of sweeps from a file nothing is checked."""
-    from benchmarl_mkt.cli.jobs import check_keys, make_job
+    from benchmarl_mkt.cli.jobs import KEYS, check_keys, make_job
     from benchmarl_mkt.presets import compose_config
 
     program, verb, *overrides = words
@@ -144,6 +145,7 @@ def check_command(words: list[str]) -> None:
     choices = dict(cfg.hydra.runtime.choices)
     try:
         HydraConfig.instance().set_config(cfg)  # interpolations ask it for choices
+        cfg = OmegaConf.masked_copy(cfg, KEYS)
         check_keys(cfg)
         make_job(cfg, {"choices": choices}, overrides, Path("x"), "")
     finally:

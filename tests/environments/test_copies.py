@@ -7,10 +7,9 @@ import torch
 from benchmarl.algorithms import IqlConfig, MappoConfig, QmixConfig, VdnConfig
 from benchmarl.environments import task_config_registry
 from benchmarl.models import MlpConfig
-from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.teams.evaluation import play, play_on, random_policy, stage, stage_of
+from benchmarl_mkt.teams.evaluation import play, random_policy, stage
 from benchmarl_mkt.training.summary import begin_summary, summarise
 from tests.docs.test_examples import example
 from tests.games import FINISH, Line, line, register_games
@@ -114,20 +113,17 @@ def test_no_more_games_are_alive_than_training_and_evaluation_have(algorithm, tm
     assert not Line.alive
 
 
-@pytest.mark.parametrize("algorithm", ["mkt", "qmix", "mappo"])
-def test_a_run_on_the_command_line_is_tried_with_one_copy_at_a_time(
-    algorithm, cli, tmp_path, monkeypatch
-):
-    """Then it is stopped: the games so far are those of the trial."""
-    monkeypatch.setattr("benchmarl_mkt.cli.run.run", lambda *_: None)
+@pytest.mark.parametrize("algorithm", ["mkt", "qmix"])
+def test_a_run_on_the_command_line_has_no_more_games_than_it_plays(algorithm, cli, tmp_path):
+    """It is set up once, and that opens none."""
     alone = ["algorithm.annealing={start:1,end:1,fraction:1}", "algorithm.mixer=vdn"]
     status, _, error = cli(
         "run", f"algorithm={algorithm}", *(alone if algorithm == "mkt" else []),
-        "task=multitask/custom", "task.tasks=[games/line]", "experiment.parallel_collection=true",
+        "task=multitask/custom", "task.tasks=[games/line]", "task.final_episodes=4",
         *hydra_overrides(tmp_path),
     )  # fmt: skip
-    assert (status, error) == (0, "")
-    assert Line.most == 2  # the trial's training and evaluation
+    assert status == 0, error
+    assert Line.most == 4  # two in training, two in evaluation
     assert not Line.alive
 
 
@@ -170,23 +166,6 @@ def test_all_games_are_closed_though_one_has_lost_a_process():
         env.close()
     assert not any(folder.exists() for folder in folders[2:])
     assert torch.get_num_threads() == 1
-
-
-def test_a_policy_on_another_device_plays(tmp_path):
-    """Here a policy that says it is elsewhere: it is shown what is there."""
-    experiment = make_experiment(tmp_path, task_set(line()), ALONE)
-    experiment.config.train_device, seen = "meta", []
-
-    def policy(data):
-        seen.append(data.device.type)
-        actions = {"line": {"action": torch.ones(*data.batch_size, 3, dtype=torch.long)}}
-        return TensorDict(actions, data.batch_size)
-
-    with stage_of(experiment) as env:
-        assert len(play_on(env, policy, 2, seed=0).returns["line"]) == 2
-    assert set(seen) == {"meta"}
-    experiment.config.train_device = "cpu"
-    experiment.close()
 
 
 @pytest.mark.parametrize("copies", [1, 3])

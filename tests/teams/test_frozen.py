@@ -14,6 +14,7 @@ from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models import MultiTaskModelConfig
 from benchmarl_mkt.teams import export_team, load_team, team_task
 from benchmarl_mkt.teams.evaluation import greedy_policy
+from benchmarl_mkt.teams.frozen import FrozenTeam
 from benchmarl_mkt.teams.onnx import export_policy, plain_network
 from tests.helpers import PUSH, SPEAKER, make_experiment, small_model, task_set
 
@@ -125,6 +126,31 @@ def test_wrong_sizes_are_named(folders):
     data["observation"] = data["observation"][..., :-1]
     with pytest.raises(ValueError, match=r"^observation: \[4, 2, 20\], but .* \[\*B, 2, 21\]$"):
         policy(data)
+
+
+class Elsewhere(torch.nn.Module):
+    """A network that says that it is on another device, and notes what it is shown."""
+
+    agent_group, out_key = "team", ("team", "action_value")
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.shown = torch.nn.Parameter(torch.empty(1, device="meta")), []
+
+    def forward(self, data):
+        self.shown.append(data["team", "observation"].device.type)
+        values = torch.tensor([0.0, 2.0, 1.0]).expand(*data.batch_size, 2, 3)
+        return TensorDict({"team": TensorDict({"action_value": values}, values.shape[:-1])})
+
+
+def test_a_team_on_another_device_is_shown_what_is_there():
+    specs = {"n_agents": 2, "observation_size": 4, "n_actions": 3}
+    network = Elsewhere()
+    team = FrozenTeam(network, small_model(), {"specs": specs, "kind": "values"})
+    mask = torch.ones(5, 2, 3, dtype=torch.bool)
+    actions = team.act(torch.zeros(5, 2, 4), mask, {})["action"]
+    assert network.shown == ["meta"]
+    assert (actions.device.type, actions.tolist()) == ("cpu", [[1, 1]] * 5)
 
 
 @pytest.mark.parametrize("name", FEED_FORWARD)
