@@ -56,7 +56,7 @@ def test_the_wheel_is_built_checked_installed_and_used(tmp_path):
     run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir())
     assert wheel.name.startswith(f"benchmarl_mkt-{benchmarl_mkt.__version__}-")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("conf/algorithm/mkt.yaml", "py.typed", "cli/render.py"):
+    for name in ("conf/algorithm/mkt.yaml", "py.typed", "cli/looking.py"):
         assert f"benchmarl_mkt/{name}" in names
     assert not [name for name in names if name.startswith(("tests", "docs", "benchmarks"))]
     venv.create(tmp_path / "env", with_pip=True)
