@@ -42,10 +42,11 @@ def find_teachers(
         recipe, fit = None, (team_specs(env, team.name), team.task)
         if team.name in settings.folders:
             path = Path(settings.folders[team.name])
-        elif (recipe := settings.recipe(task, team.name)) in store:
-            path = store.path(recipe)
         else:
-            continue
+            recipe = settings.recipe(task, team.name)
+            path = store.path(recipe)
+            if not path.exists():
+                continue
         teachers[team.name] = load_teacher(path, *fit).to(env.device)
         if recipe is not None and not recipe.is_of(path):
             raise damaged(path, "it was trained from another recipe than its address says")

@@ -15,7 +15,7 @@ from tensordict import TensorDictBase
 from benchmarl_mkt.environments import MultiTaskClass
 from benchmarl_mkt.teachers.settings import TeacherSettings
 from benchmarl_mkt.teachers.store import Recipe, TeacherStore
-from benchmarl_mkt.teams.export import scored_metadata, weights_of
+from benchmarl_mkt.teams.export import scored_team
 from benchmarl_mkt.teams.folder import METADATA
 from benchmarl_mkt.training import resume, standard_callbacks
 from benchmarl_mkt.training.best_policy import BestPolicy
@@ -101,4 +101,4 @@ def _train(
         resume.run(experiment)
     (name,) = experiment.algorithm.group_map
     with best.in_use():
-        store.save(recipe, weights_of(experiment, name), scored_metadata(experiment, name))
+        store.save(recipe, *scored_team(experiment, name))

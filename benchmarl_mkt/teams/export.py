@@ -47,8 +47,13 @@ def _team_of(experiment: Experiment, group: str) -> FrozenTeam:
     return FrozenTeam(model, config, metadata)
 
 
-def scored_metadata(experiment: Experiment, group: str) -> dict[str, Any]:
-    """Score the agents of a group on fresh episodes; return what ``teacher.json`` says."""
+def scored_team(experiment: Experiment, group: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Score the agents of a group on fresh episodes: their weights, and what ``teacher.json`` says.
+
+    Returns:
+        The network's ``state_dict`` and the metadata, as
+        :func:`~benchmarl_mkt.teams.folder.write_team` takes them.
+    """
     team, task = _team_of(experiment, group), experiment.task.single(group)
     metadata = {
         **team.metadata,
@@ -76,12 +81,8 @@ def scored_metadata(experiment: Experiment, group: str) -> dict[str, Any]:
             interval = play_on(env, policy, episodes, _SCORING_SEED).score(group).returns
             metadata[name] = {**interval._asdict(), "episodes": episodes}
     seen = torch.cat(values), torch.cat(masks)
-    return {**metadata, "temperature": calibrated_temperature(*seen, metadata["kind"])}
-
-
-def weights_of(experiment: Experiment, group: str) -> dict[str, Tensor]:
-    """Return the ``state_dict`` of a group's agents."""
-    return _team_of(experiment, group).model.state_dict()
+    metadata["temperature"] = calibrated_temperature(*seen, metadata["kind"])
+    return team.model.state_dict(), metadata
 
 
 def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path:
@@ -103,7 +104,7 @@ def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path
         raise ValueError(f"group: {group!r} is not one of {sorted(experiment.algorithm.group_map)}")
     if path.exists():
         raise ValueError(f"path: {path} exists; choose another folder or remove it")
-    return write_team(path, weights_of(experiment, group), scored_metadata(experiment, group))
+    return write_team(path, *scored_team(experiment, group))
 
 
 def export_team(experiment: Experiment, folder: Path) -> Path:
