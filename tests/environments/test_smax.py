@@ -121,6 +121,46 @@ def test_jax_is_imported_when_needed_on_the_cpu_and_in_silence(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@needs_jaxmarl
+@pytest.mark.parametrize("first", ["", "import jaxmarl\n"])
+def test_no_other_game_of_jaxmarls_is_imported_and_jaxmarl_still_can_be(tmp_path, first):
+    code = (
+        f"{first}import sys\nimport benchmarl_mkt.environments.battles.smax_battle\n"
+        f"assert ('jaxmarl.environments.overcooked' in sys.modules) is {bool(first)}\n"
+        "import jaxmarl\n"
+        "assert jaxmarl.make('HeuristicEnemySMAX').agents\n"
+        "assert jaxmarl.environments.smax.SMAX and jaxmarl.environments.overcooked\n"
+    )
+    done = command("-c", code, cwd=tmp_path, store=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_jaxmarl
+def test_what_was_compiled_beforehand_is_what_battles_call():
+    import jax
+
+    from benchmarl_mkt.environments.battles.smax_battle import Battlefield
+
+    field, compilations = Battlefield("3m", 7), []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **what: (
+            compilations.append(what.get("fun_name", ""))
+            if event == "/jax/core/compile/backend_compile_duration"
+            else None
+        )
+    )
+    field.compile(COPIES)
+    field._compiling[COPIES].join()
+    assert len(compilations) >= 5  # it would be heard
+    compilations.clear()
+    battles = field.slots(np.arange(COPIES, dtype=np.uint32))
+    for rows in (np.ones(COPIES, bool), np.arange(COPIES) == 0):
+        battles, _ = field.restart(battles, rows)
+        battles = field.step(battles, np.zeros((COPIES, 3), np.int32))
+    field.view(battles)
+    assert compilations == []
+
+
 # ---- the environment ----
 
 

@@ -6,13 +6,16 @@ keeps what is compiled in the user's cache.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import io
+import importlib.util
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,20 +25,41 @@ from benchmarl_mkt.files import cache_path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read by jax, when imported
 os.environ.setdefault("PJRT_NPROC", "1")  # threads of its CPU client
-# JaxMARL prints when it is imported, and puts ``sys.__stdout__`` back in between.
-_kept = sys.stdout, sys.stderr, sys.__stdout__
-sys.stdout = sys.__stdout__ = io.StringIO()  # type: ignore[misc, assignment]
+
+
+@contextlib.contextmanager
+def _one_game_of(package: str, folder: str) -> Iterator[None]:
+    """Meanwhile, ``package.folder.x`` is imported without the code of ``package`` and ``folder``.
+
+    JaxMARL's import all of its games, which takes some seconds, and prints. Later imports of the
+    package are the ordinary ones.
+    """
+    spec = None if package in sys.modules else importlib.util.find_spec(package)
+    if spec is None:  # it is imported already, or not installed
+        yield
+        return
+    root = next(iter(spec.submodule_search_locations or ()))
+    for name, place in ((package, root), (f"{package}.{folder}", os.path.join(root, folder))):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [place]
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == package]:
+            del sys.modules[name]
+
+
 try:
     import jax
     import jax.numpy as jnp
-    from jaxmarl.environments.smax.heuristic_enemy_smax_env import HeuristicEnemySMAX
-    from jaxmarl.environments.smax.smax_env import Scenario as SmaxScenario
+
+    with _one_game_of("jaxmarl", "environments"):
+        from jaxmarl.environments.smax.heuristic_enemy_smax_env import HeuristicEnemySMAX
+        from jaxmarl.environments.smax.smax_env import Scenario as SmaxScenario
 except ImportError as error:
     raise ImportError(
         f"task: smax/* needs JaxMARL ({error}); pip install 'benchmarl-mkt[smax]'"
     ) from error
-finally:
-    sys.stdout, sys.stderr, sys.__stdout__ = _kept  # type: ignore[misc]
 
 # A battle is worth 1 for all damage and 1 for the victory; SMAC's largest return is 20.
 REWARD_SCALE = 10.0
@@ -121,19 +145,24 @@ class Battlefield:
     def compile(self, size: int) -> None:
         """Begin to compile for chunks of ``size`` battles, in the background, once."""
         if size not in self._compiling:
-            thread = threading.Thread(target=self._try_all, args=(size,))
+            thread = threading.Thread(target=self._compile_all, args=(size,))
             self._compiling[size] = thread
             thread.start()
 
-    def _try_all(self, size: int) -> None:
-        """Call all that is compiled, in the way that an environment will."""
-        mask = np.ones(size, dtype=bool)
-        battles = self._slots(np.arange(size, dtype=np.uint32))
-        battles, _ = self.restart(battles, mask)
-        battles = self.step(battles, np.zeros((size, self.n_agents), np.int32))
-        for rows in (mask & (np.arange(size) == 0), mask):
-            battles, _ = self.restart(battles, rows)
-        jax.block_until_ready(self._replace_used(battles).running.numbers)
+    def _compile_all(self, size: int) -> None:
+        """Call all that is compiled, side by side, with zeros in the shapes of ``size`` battles."""
+        keys = self._keys(np.zeros(size, np.uint32))
+        waiting, _ = jax.tree.map(_zeros, jax.eval_shape(self._begin, keys))
+        actions, mask = np.zeros((size, self.n_agents), np.int32), np.zeros(size, bool)
+        calls: list[tuple[Any, ...]] = [
+            (self._proceed, waiting, actions),
+            (self._begin, keys),
+            *((self._prepare_rows, waiting, keys, np.zeros(rows, int)) for rows in (size, FEW)),
+            (self._place_rows, waiting, waiting, mask),
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for done in [threads.submit(function, *given) for function, *given in calls]:
+                done.result()
 
     def slots(self, seeds: np.ndarray) -> Battles:
         """Slots, one for each of ``seeds`` (uint32 [B]), where no battle has been started.
@@ -150,7 +179,7 @@ class Battlefield:
 
     def _slots(self, seeds: np.ndarray) -> Battles:
         waiting, keys = self._begin(self._keys(seeds))
-        return Battles(jax.tree.map(jnp.zeros_like, waiting), waiting, keys)
+        return Battles(jax.tree.map(_zeros, waiting), waiting, keys)
 
     def restart(self, battles: Battles, mask: np.ndarray) -> tuple[Battles, View]:
         """Start the next battles in the slots of ``mask`` [B]; the others show what they showed."""
@@ -249,13 +278,19 @@ class Battlefield:
         world = jnp.clip(env.get_world_state(state) * self._scale, -1, 1)
         rewards = jnp.full(self.n_agents, reward, jnp.float32)
         ends = jnp.array([~both, both & last, ~both | last, allies & ~enemies])
-        return Battle(
+        battle = Battle(
             key,
             state,
             jnp.stack([seen[agent] for agent in env.enemy_agents]),
             jnp.concatenate([*(seen[agent] for agent in env.agents), world, rewards]),
             jnp.concatenate([*(masks[agent].astype(bool) for agent in env.agents), ends]),
         )
+        # JAX compiles anew for types that it calls weak: there are none in a battle.
+        return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), battle)
+
+
+def _zeros(like: jax.Array | jax.ShapeDtypeStruct) -> np.ndarray:
+    return np.zeros(like.shape, like.dtype)
 
 
 def compiled(function: Callable) -> Callable:
