@@ -138,19 +138,18 @@ def _report(
     """Compare who has played, draw the curves, leave the team."""
     from benchmarl_mkt.reporting.plots import plot_learning_curves
     from benchmarl_mkt.reporting.tables import comparison_table
-    from benchmarl_mkt.teams import FOLDER, export_team
+    from benchmarl_mkt.teams import FOLDER
     from benchmarl_mkt.training.summary import summarise
 
-    folder, summary = Path(experiment.folder_name), summarise(experiment, summary, best)
+    folder = Path(experiment.folder_name)
+    summary = summarise(experiment, summary, best, folder / FOLDER)
     console.print(comparison_table(summary))
     if summary["evaluations"] is not None:
         curves = folder / summary["evaluations"]
         picture = plot_learning_curves(curves, summary, folder / "learning_curves.png")
         console.print(f"Picture: {picture}")
-    with best.in_use():
-        team = export_team(experiment, folder / FOLDER)
     what = "final policy" if best.best is None else "best checkpoint"
-    console.print(f"Team of the {what}: {team}", soft_wrap=True)
+    console.print(f"Team of the {what}: {folder / FOLDER}", soft_wrap=True)
 
 
 RUN = Verb(

@@ -31,6 +31,12 @@ class Score(NamedTuple):
 
     returns: Interval
     won: Interval | None
+    episodes: int
+
+    @property
+    def described(self) -> dict[str, float]:
+        """The return as a team's folder has it: mean, low, high, episodes."""
+        return {**self.returns._asdict(), "episodes": self.episodes}
 
     @property
     def level(self) -> tuple[float, float]:
@@ -50,6 +56,7 @@ class Episodes(NamedTuple):
         return Score(
             mean_interval(self.returns[task].numpy()),
             None if won is None else rate_interval(won.numpy()),
+            len(self.returns[task]),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,24 @@ def _team_of(experiment: Experiment, group: str) -> FrozenTeam:
     return FrozenTeam(model, config, metadata)
 
 
+class Outputs:
+    """Keeps what teams put out as they play; the ``watch`` of :func:`greedy_policy`."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def __call__(self, task: str, outputs: Tensor, data: TensorDictBase) -> None:
+        """Keep outputs [B, N, A] and masks of the steps of ``data`` that belong to episodes."""
+        active, mask = data.get(("active", task)).squeeze(-1), data.get((task, "action_mask"))
+        rows = tuple(entry[active].flatten(0, 1).cpu() for entry in (outputs, mask))
+        self._seen.setdefault(task, []).append(rows)
+
+    def temperature(self, task: str, kind: str) -> float:
+        """Calibrate t of Eq. 3 from what was kept."""
+        values, masks = zip(*self._seen[task])
+        return calibrated_temperature(torch.cat(values), torch.cat(masks), kind)
+
+
 def scored_team(experiment: Experiment, group: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Score the agents of a group on fresh episodes: their weights, and what ``teacher.json`` says.
 
@@ -54,10 +73,24 @@ def scored_team(experiment: Experiment, group: str) -> tuple[dict[str, Tensor], 
         The network's ``state_dict`` and the metadata, as
         :func:`~benchmarl_mkt.teams.folder.write_team` takes them.
     """
-    team, task = _team_of(experiment, group), experiment.task.single(group)
-    metadata = {
+    team, task, outputs = _team_of(experiment, group), experiment.task.single(group), Outputs()
+    episodes = task.final_episodes
+    policies = {"score": greedy_policy({group: team}, outputs), "random": random_policy([group])}
+    device = next(team.parameters()).device
+    with stage(task, min(copies_of(experiment), episodes), device) as env:
+        scores: dict[str, Any] = {
+            name: play_on(env, policy, episodes, _SCORING_SEED).score(group).described
+            for name, policy in policies.items()
+        }
+    scores["temperature"] = outputs.temperature(group, team.kind)
+    return team.model.state_dict(), _metadata(experiment, group, team) | scores
+
+
+def _metadata(experiment: Experiment, group: str, team: FrozenTeam) -> dict[str, Any]:
+    """What ``teacher.json`` says, scores and temperature aside."""
+    return {
         **team.metadata,
-        "task": task.identity,
+        "task": experiment.task.single(group).identity,
         "copies": copies_of(experiment),
         "model": model_to_dict(team.config),
         "share_params": experiment.config.share_policy_params,
@@ -66,23 +99,6 @@ def scored_team(experiment: Experiment, group: str) -> tuple[dict[str, Tensor], 
         "frames": int(experiment.total_frames),
         "versions": {p: version(p) for p in ("benchmarl", "torchrl", "tensordict", "torch")},
     }
-    values, masks = [], []
-
-    def watch(_: str, outputs: Tensor, data: TensorDictBase) -> None:
-        active = data.get(("active", group)).squeeze(-1)
-        values.append(outputs[active].flatten(0, 1).cpu())
-        masks.append(data.get((group, "action_mask"))[active].flatten(0, 1).cpu())
-
-    episodes = task.final_episodes
-    policies = {"score": greedy_policy({group: team}, watch), "random": random_policy([group])}
-    device = next(team.parameters()).device
-    with stage(task, min(copies_of(experiment), episodes), device) as env:
-        for name, policy in policies.items():
-            interval = play_on(env, policy, episodes, _SCORING_SEED).score(group).returns
-            metadata[name] = {**interval._asdict(), "episodes": episodes}
-    seen = torch.cat(values), torch.cat(masks)
-    metadata["temperature"] = calibrated_temperature(*seen, metadata["kind"])
-    return team.model.state_dict(), metadata
 
 
 def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path:
@@ -107,12 +123,24 @@ def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path
     return write_team(path, *scored_team(experiment, group))
 
 
-def export_team(experiment: Experiment, folder: Path) -> Path:
+def export_team(
+    experiment: Experiment, folder: Path, scores: Mapping[str, Mapping[str, Any]] | None = None
+) -> Path:
     """Write the experiment's agents of every group, as they are, into ``folder``.
 
     A team that is there is replaced. See :func:`export_teacher`.
+
+    Args:
+        experiment: with a task set.
+        folder: the team's.
+        scores: task -> ``score``, ``random`` and ``temperature``, if the agents have played; by
+            default they play now.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    for group in experiment.algorithm.group_map:
-        export_teacher(experiment, group, folder / group)
+    for group, team in teams_of(experiment).items():
+        if scores is None:
+            export_teacher(experiment, group, folder / group)
+        else:
+            metadata = {**_metadata(experiment, group, team), **scores[group]}
+            write_team(folder / group, team.model.state_dict(), metadata)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from importlib.metadata import version
 from math import isfinite
@@ -14,7 +15,7 @@ from benchmarl.experiment import Experiment
 from benchmarl_mkt.reporting.runs import FORMAT, WIN_RATE
 from benchmarl_mkt.statistics import mean_interval, normalised_score, rate_lead
 from benchmarl_mkt.teams.evaluation import Episodes, greedy_policy, play_on, random_policy, stage_of
-from benchmarl_mkt.teams.export import teams_of
+from benchmarl_mkt.teams.export import Outputs, export_team, teams_of
 from benchmarl_mkt.training.best_policy import BestPolicy
 from benchmarl_mkt.training.monitors import Accounts
 from benchmarl_mkt.training.resume.results import AtomicJsonWriter
@@ -65,7 +66,10 @@ def begin_summary(experiment: Experiment, **labels: Any) -> dict[str, Any]:
 
 
 def summarise(
-    experiment: Experiment, summary: dict[str, Any], best: BestPolicy | None = None
+    experiment: Experiment,
+    summary: dict[str, Any],
+    best: BestPolicy | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Score random play, the teachers and the final policy on the same fresh episodes.
 
@@ -77,25 +81,40 @@ def summarise(
         experiment: the finished run.
         summary: what :func:`begin_summary` returned.
         best: the run's best policy.
+        folder: where to write the team that was scored, the best one if any was kept.
 
     Returns:
         The completed summary, as written to ``summary.json``.
     """
     algorithm, seed = experiment.algorithm, _SEED + experiment.seed
     tasks, teachers = list(algorithm.group_map), getattr(algorithm, "teachers", {})
-    student = greedy_policy(teams_of(experiment))
-    policies = {"random": random_policy(tasks), "student": student}
+    teams, outputs = teams_of(experiment), Outputs()
+    kept = None if best is None else best.best
+    policies = {
+        "random": random_policy(tasks),
+        "student": greedy_policy(teams, outputs if kept is None else None),
+    }
     if teachers:
         policies["teacher"] = greedy_policy(teachers)
     with stage_of(experiment) as env:
         final = summary["final_episodes"], seed
         played = {who: play_on(env, policy, *final) for who, policy in policies.items()}
-        if best is not None and best.best is not None:
+        if best is not None and kept is not None:
             with best.in_use():
                 absolute = summary["absolute_episodes"], _ABSOLUTE_SEED + experiment.seed
-                played["best"] = play_on(env, student, *absolute)
-            summary["best_at_frames"] = best.best.frames
+                played["best"] = play_on(env, greedy_policy(teams, outputs), *absolute)
+            summary["best_at_frames"] = kept.frames
             _write_absolute_metrics(experiment, played["best"])
+    if folder is not None:
+        scored = {"score": played.get("best", played["student"]), "random": played["random"]}
+        scores: dict[str, dict[str, Any]] = {
+            task: {name: episodes.score(task).described for name, episodes in scored.items()}
+            for task in tasks
+        }
+        for task, team in teams.items():
+            scores[task]["temperature"] = outputs.temperature(task, team.kind)
+        with contextlib.nullcontext() if best is None else best.in_use():
+            export_team(experiment, folder, scores)
     summary["tasks"] = {task: _row(experiment, task, played) for task in tasks}
     summary["finished"] = True
     return _write(experiment, summary)

@@ -19,6 +19,8 @@ from benchmarl_mkt.reporting.runs import read_curves, read_runs
 from benchmarl_mkt.reporting.tables import comparison_table, winner
 from benchmarl_mkt.statistics import Interval
 from benchmarl_mkt.teams.evaluation import greedy_policy, play
+from benchmarl_mkt.teams.export import Outputs, teams_of
+from benchmarl_mkt.teams.load import load_team
 from benchmarl_mkt.training.best_policy import BestPolicy
 from benchmarl_mkt.training.summary import begin_summary, summarise
 from tests.helpers import make_experiment, task_set
@@ -238,7 +240,7 @@ def test_the_best_policy_is_scored_afresh(taught, teachers, tmp_path):
     summary = begin_summary(experiment, **LABELS)
     experiment.run()
     final = {k: v.clone() for k, v in experiment.policy.state_dict().items()}
-    summary = summarise(experiment, summary, best)
+    summary = summarise(experiment, summary, best, tmp_path / "team")
     after = experiment.policy.state_dict()
     assert all(torch.equal(final[name], after[name]) for name in final)
     assert (summary["absolute_episodes"], summary["best_at_frames"]) == (60, best.best.frames)
@@ -250,6 +252,18 @@ def test_the_best_policy_is_scored_afresh(taught, teachers, tmp_path):
     for name, row in summary["tasks"].items():
         assert row["best"]["mean"] == pytest.approx(returns[name].mean().item(), rel=1e-4)
         assert run["absolute_metrics"][f"{name}_return"] == [pytest.approx(row["best"]["mean"])]
+    # The team's folder has the weights and the scores of those episodes: nothing is played again.
+    team, outputs = load_team(tmp_path / "team"), Outputs()
+    play(taught, greedy_policy(teams_of(experiment), outputs), 60, 30_000)
+    for name, row in summary["tasks"].items():
+        metadata = team[name].metadata
+        assert metadata["score"] == {**row["best"], "episodes": 60}
+        assert metadata["random"] == {**row["random"], "episodes": summary["final_episodes"]}
+        assert metadata["temperature"] == pytest.approx(outputs.temperature(name, "values"))
+        best_weights = teams_of(experiment)[name].model.state_dict()
+        assert all(
+            torch.equal(v, best_weights[k]) for k, v in team[name].model.state_dict().items()
+        )
 
 
 ONE, TWO = toy("one", length=5), toy("two", length=4)
