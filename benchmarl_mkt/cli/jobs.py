@@ -42,6 +42,7 @@ class Job(NamedTuple):
         overrides: the command's that made it; a label.
         folder: its own.
         again: the command that goes on with it, once stopped.
+        alone: whether the command has this job only.
     """
 
     task: TaskClass
@@ -54,6 +55,7 @@ class Job(NamedTuple):
     overrides: list[str]
     folder: Path
     again: str
+    alone: bool = True
 
 
 def with_hydra(command: str, arguments: list[str], work: Callable[[Job], None]) -> None:
@@ -203,7 +205,8 @@ def _job_of_hydra(cfg: DictConfig, given: str | None) -> Job:
         if isinstance(name := teacher.get(group), str):
             preset = compose_preset(group, name, f"algorithm.teacher.{group}")
             teacher[group] = OmegaConf.to_container(preset, resolve=True)
-    return make_job(cfg, plain, list(config.overrides.task), folder, again)
+    job = make_job(cfg, plain, list(config.overrides.task), folder, again)
+    return job._replace(alone=config.mode != RunMode.MULTIRUN)
 
 
 def make_job(

@@ -37,12 +37,13 @@ def run(job: Job) -> None:
     from benchmarl_mkt.teachers.find import MissingTeachers
     from benchmarl_mkt.training import resume
     from benchmarl_mkt.training.best_policy import BestPolicy
+    from benchmarl_mkt.training.machine import keep_memory, threads_for
     from benchmarl_mkt.training.resume.record import RECORD, open_run
 
-    if "OMP_NUM_THREADS" not in os.environ:
-        # The networks are small: more threads gain little on idle cores, and on busy ones every
-        # step waits for the slowest. Sums also round the same way on every machine.
+    own_threads = "OMP_NUM_THREADS" not in os.environ  # else they are the user's choice
+    if own_threads:
         torch.set_num_threads(1)
+    keep_memory()
     console, folder, best = make_console(), job.folder, BestPolicy()
     known = (folder / RECORD).exists()
     with stops(f"continue with: {job.again}"), contextlib.ExitStack() as stack:
@@ -60,8 +61,12 @@ def run(job: Job) -> None:
         if record.finished:
             console.print(f"Finished already: {folder}", soft_wrap=True)
         else:
+            if own_threads:
+                threads = record.threads or (threads_for(experiment) if job.alone else 1)
+                record = record.note(folder, threads=threads)
+                torch.set_num_threads(threads)
             _train(job, experiment, best, console)
-            record.finish(folder)
+            record.note(folder, finished=True)
         resume.forget(results)
 
 

@@ -68,7 +68,7 @@ class MultiTaskModel(Model):
                 "is shared by all agents and tasks"
             )
         self.embedding_size, self.feature_size = embedding_size, feature_size
-        self.activate = NormalisedReLU() if layer_norm else nn.ReLU()
+        self.activate = NormalisedReLU() if layer_norm else nn.ReLU(inplace=True)
         leading = 1 if self.input_has_agent_dim else 0
         size = sum(spec.shape[leading:].numel() for spec in self.input_spec.values(True, True))
         if self.centralised and self.input_has_agent_dim:
@@ -182,7 +182,7 @@ class NormalisedReLU(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return what is above the row's mean, in the row's standard deviations."""
-        return torch.relu(nn.functional.layer_norm(rows, rows.shape[-1:]))
+        return torch.relu_(nn.functional.layer_norm(rows, rows.shape[-1:]))
 
 
 def network_outputs(
@@ -191,7 +191,7 @@ def network_outputs(
     heads: Mapping[str, nn.Linear],
     data: Mapping[str, Tensor],
     is_init: Tensor | None = None,
-    activate: Callable[[Tensor], Tensor] = torch.relu,
+    activate: Callable[[Tensor], Tensor] = torch.relu_,
 ) -> dict[str, Tensor]:
     """Eq. 1-2 for the tasks of ``data``: contiguous 2-D products, and one pass of the trunk.
 
@@ -203,26 +203,32 @@ def network_outputs(
         activate(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
         for task, x in data.items()
     ]
-    features = _features(trunk, embedded, is_init)
+    features = _features(trunk, embedded, is_init, activate)
     return {
-        task: heads[task](activate(part)).view(*data[task].shape[:-1], -1)
+        task: heads[task](part).view(*data[task].shape[:-1], -1)
         for task, part in zip(data, features)
     }
 
 
-def _features(trunk: Trunk, inputs: list[Tensor], is_init: Tensor | None) -> list[Tensor]:
+def _features(
+    trunk: Trunk,
+    inputs: list[Tensor],
+    is_init: Tensor | None,
+    activate: Callable[[Tensor], Tensor],
+) -> list[Tensor]:
     """Apply F to inputs [*B_k, N_k, e] of several tasks at once; rows [M_k, f] in their order."""
     if is_init is None:
         assert isinstance(trunk, Mlp), "a trunk with hidden states needs is_init"
         rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
-        features = trunk.mlp[0](_join(rows))  # without the tensordicts around it
+        features = activate(trunk.mlp[0](_join(rows)))  # without the tensordicts around it
         return list(features.split([len(part) for part in rows]))
     # an agent's sequence is a row: [B, T, N, e] to [B N, T, 1, e]
     rows = [x.transpose(1, 2).flatten(0, 1).unsqueeze(2) for x in inputs]
     starts = [is_init.repeat_interleave(x.shape[2], 0) for x in inputs]
     joined = {_IN: _join(rows), "is_init": _join(starts)}
     batch = joined[_IN].shape[:2]
-    parts = trunk(TensorDict(joined, batch)).get(_OUT).split([len(part) for part in rows])
+    features = activate(trunk(TensorDict(joined, batch)).get(_OUT))
+    parts = features.split([len(part) for part in rows])
     return [
         part.view(x.shape[0], x.shape[2], x.shape[1], -1).transpose(1, 2).flatten(0, 2)
         for part, x in zip(parts, inputs)

@@ -24,6 +24,7 @@ from benchmarl_mkt.teachers.settings import TeacherSettings
 from benchmarl_mkt.teachers.store import TeacherStore
 from benchmarl_mkt.teachers.train import remove_leftovers, train_teacher
 from benchmarl_mkt.teams.load import load_teacher
+from benchmarl_mkt.training.machine import keep_memory
 from benchmarl_mkt.training.monitors import TrainingError
 from benchmarl_mkt.training.resume.signals import Stopped, obey_parent
 
@@ -92,6 +93,7 @@ def _begin(news: Queue) -> None:
     register_tasks()
     obey_parent()
     quiet()
+    keep_memory()
     torch.set_num_threads(1)  # the networks are small, and every core has its own teacher
     news.cancel_join_thread()  # who reads them may be gone
     global _news

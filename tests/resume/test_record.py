@@ -1,7 +1,9 @@
+import json
+
 import pytest
 from filelock import FileLock
 
-from benchmarl_mkt.training.resume.record import open_run, read_run
+from benchmarl_mkt.training.resume.record import RECORD, open_run, read_run
 from tests.processes import in_process, start, wait_for
 
 CONFIG = {"seed": 0, "experiment": {"lr": 0.1, "loggers": ["csv"]}, "task": {"tasks": [1, 2]}}
@@ -20,7 +22,7 @@ def test_the_same_configuration_is_taken_up_again(folder):
         assert (record.name, record.finished) == ("first", False)
     with open_run(folder, [], CONFIG, "second") as record:
         assert (record.name, record.overrides) == ("first", ["seed=0"])
-        record.finish(folder)
+        record.note(folder, finished=True)
     assert read_run(folder).finished
 
 
@@ -125,3 +127,15 @@ def test_a_damaged_record_is_named(text, folder):
 def test_a_folder_without_a_run_is_named(folder):
     with pytest.raises(ValueError, match=f"resume: there is no run in {folder}"):
         read_run(folder)
+
+
+def test_a_run_keeps_its_number_of_threads_and_one_of_version_0_1_has_one(folder):
+    with open_run(folder, [], CONFIG, "first") as record:
+        assert record.threads == 0
+        record.note(folder, threads=2)
+    with open_run(folder, [], CONFIG, "second") as record:
+        assert (record.threads, record.finished) == (2, False)
+    content = json.loads((folder / RECORD).read_text())
+    del content["threads"]
+    (folder / RECORD).write_text(json.dumps(content))
+    assert read_run(folder).threads == 1

@@ -30,6 +30,8 @@ class RunRecord:
         name: the experiment's folder in this one.
         finished: whether the run is at its end, reports included.
         cwd: the folder that relative paths started from, if it is known.
+        threads: PyTorch's that the run trains with, since sums round by their number; 0: not chosen
+            yet. Version 0.1 had one.
     """
 
     overrides: list[str]
@@ -38,11 +40,14 @@ class RunRecord:
     name: str
     finished: bool = False
     cwd: str | None = None
+    threads: int = 1
     format: str = FORMAT
 
-    def finish(self, folder: Path) -> None:
-        """Note that the run in ``folder`` is at its end."""
-        _write(folder, replace(self, finished=True))
+    def note(self, folder: Path, **changes: Any) -> RunRecord:
+        """Write the record of the run in ``folder`` with changes; return it."""
+        changed = replace(self, **changes)
+        _write(folder, changed)
+        return changed
 
 
 class RunInUse(ValueError):
@@ -74,7 +79,7 @@ def open_run(
     try:
         plain: dict[str, Any] = json.loads(json.dumps(config))
         hydra = {path.name: path.read_text() for path in (folder / ".hydra").glob("*.yaml")}
-        record = RunRecord(overrides, plain, hydra, name, cwd=os.getcwd())
+        record = RunRecord(overrides, plain, hydra, name, cwd=os.getcwd(), threads=0)
         if (folder / RECORD).exists():
             record = _same(read_run(folder), plain, folder)
         else:
@@ -117,6 +122,8 @@ def _check_harmless(record: RunRecord) -> None:
     for name in (record.name, *record.hydra):
         if name != Path(name).name or name in ("", ".", ".."):
             raise ValueError(f"{name!r} is no name of a file or folder")
+    if record.threads not in (0, 1, 2):
+        raise ValueError(f"threads: {record.threads!r} must be 0, 1 or 2")
 
 
 def _write(folder: Path, record: RunRecord) -> None:

@@ -1,0 +1,46 @@
+"""What training asks of the machine: how many threads, and memory that stays with the process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from benchmarl.experiment import Experiment
+
+ROWS = 4096  # of a minibatch, from which on a second thread gains more than it costs
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_MMAP_MOST, _TRIM = 2**25, 2**30  # bytes; malloc takes no higher threshold for mmap
+
+
+def threads_for(experiment: Experiment) -> int:
+    """Return how many threads of PyTorch's an experiment should train with: one or two.
+
+    Small products gain little from a second thread on an idle core, and wait for it on a busy one;
+    and on one thread sums round the same way on every machine. So two are for minibatches of
+    at least :data:`ROWS` rows, an agent's step each, where the process may use two cores.
+    """
+    config, on_policy = experiment.config, experiment.on_policy
+    agents = max(len(group) for group in experiment.group_map.values())
+    rows = config.train_minibatch_size(on_policy) * agents
+    return 2 if rows >= ROWS and _cores() >= 2 else 1
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_memory() -> None:
+    """Let the process keep memory that it has freed, up to a gigabyte.
+
+    glibc gives the memory of large tensors back at once, and the system zeroes it when it is asked
+    for again: on SMAX a third of an update's time. Where there is no glibc this does nothing.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, _MMAP_MOST)
+            mallopt(_M_TRIM_THRESHOLD, _TRIM)

@@ -1,0 +1,59 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.training import machine
+from benchmarl_mkt.training.machine import threads_for
+from tests.helpers import make_experiment, task_set
+from tests.toys import toy
+
+ALONE = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0})
+TWO_AGENTS = toy("one", length=5)
+
+
+@pytest.mark.parametrize(
+    ("frames", "cores", "threads"), [(2048, 2, 2), (2047, 2, 1), (2048, 1, 1), (9999, 64, 2)]
+)
+def test_a_second_thread_is_for_minibatches_of_many_rows(
+    frames, cores, threads, tmp_path, monkeypatch
+):
+    """Two agents: 2,048 steps are 4,096 rows."""
+    monkeypatch.setattr(machine, "_cores", lambda: cores)
+    experiment = make_experiment(tmp_path, task_set(TWO_AGENTS), ALONE)
+    assert max(map(len, experiment.group_map.values())) == 2
+    experiment.config.off_policy_train_batch_size = frames
+    assert threads_for(experiment) == threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_memory_that_is_freed_stays_with_the_process():
+    """And is not asked for again: of 50 tensors of 4 MB the pages of one are taken."""
+    code = (
+        "import resource, sys, torch\n"
+        "if len(sys.argv) > 1:\n"
+        "    from benchmarl_mkt.training.machine import keep_memory; keep_memory()\n"
+        "def pages():\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "a = torch.ones(2**20), torch.ones(2**20), torch.ones(2**20)\n"
+        "del a; before = pages()\n"
+        "for _ in range(50):\n"
+        "    a = torch.ones(2**20), torch.ones(2**20), torch.ones(2**20)\n"
+        "    del a\n"
+        "print(pages() - before)\n"
+    )
+    taken = {
+        argument: int(
+            subprocess.run(
+                [sys.executable, "-c", code, *argument],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                check=True,
+                text=True,
+            ).stdout
+        )
+        for argument in ((), ("kept",))
+    }
+    assert taken["kept",] < 0.1 * taken[()]
