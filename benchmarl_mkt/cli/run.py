@@ -14,7 +14,7 @@ from benchmarl_mkt.cli.common import Verb, make_console, stops, user_errors
 from benchmarl_mkt.cli.jobs import Job, nothing_left, with_hydra
 
 if TYPE_CHECKING:
-    from benchmarl.experiment import Experiment
+    from benchmarl.experiment import Callback, Experiment
     from rich.console import Console
 
     from benchmarl_mkt.training.best_policy import BestPolicy
@@ -37,14 +37,15 @@ def run(job: Job) -> None:
     from benchmarl_mkt.teachers.find import MissingTeachers
     from benchmarl_mkt.training import resume
     from benchmarl_mkt.training.best_policy import BestPolicy
-    from benchmarl_mkt.training.machine import keep_memory, threads_for
+    from benchmarl_mkt.training.machine import LearnerThreads, keep_memory, threads_for
     from benchmarl_mkt.training.resume.record import RECORD, open_run
 
     own_threads = "OMP_NUM_THREADS" not in os.environ  # else they are the user's choice
     if own_threads:
         torch.set_num_threads(1)
     keep_memory()
-    console, folder, best = make_console(), job.folder, BestPolicy()
+    console, folder, best, threads = make_console(), job.folder, BestPolicy(), LearnerThreads()
+    callbacks = [best, *([threads] if own_threads else [])]
     known = (folder / RECORD).exists()
     with stops(f"continue with: {job.again}"), contextlib.ExitStack() as stack:
         with user_errors(), nothing_left(folder, known):
@@ -54,17 +55,16 @@ def run(job: Job) -> None:
             results = Path(job.config.save_folder or folder) / record.name
             if not record.finished:
                 try:
-                    experiment = _set_up(job, results, best)
+                    experiment = _set_up(job, results, callbacks)
                 except MissingTeachers:
                     ensure_teachers(job.algorithm_config.teacher_settings, job.task, console)
-                    experiment = _set_up(job, results, best)
+                    experiment = _set_up(job, results, callbacks)
         if record.finished:
             console.print(f"Finished already: {folder}", soft_wrap=True)
         else:
             if own_threads:
-                threads = record.threads or (threads_for(experiment) if job.alone else 1)
-                record = record.note(folder, threads=threads)
-                torch.set_num_threads(threads)
+                threads.count = record.threads or (threads_for(experiment) if job.alone else 1)
+                record = record.note(folder, threads=threads.count)
             _train(job, experiment, best, console)
             record.note(folder, finished=True)
         resume.forget(results)
@@ -101,7 +101,7 @@ def _train(job: Job, experiment: Experiment, best: BestPolicy, console: Console)
     _report(experiment, summary, best, console)
 
 
-def _set_up(job: Job, folder: Path, best: BestPolicy) -> Experiment:
+def _set_up(job: Job, folder: Path, callbacks: list[Callback]) -> Experiment:
     """Build the experiment whose results lie in ``folder``; a new folder goes if that fails."""
     from benchmarl.experiment import Experiment
 
@@ -120,7 +120,7 @@ def _set_up(job: Job, folder: Path, best: BestPolicy) -> Experiment:
                 job.seed,
                 config,
                 job.critic_model_config,
-                callbacks=[best, *standard_callbacks()],
+                callbacks=[*callbacks, *standard_callbacks()],
             )
     except BaseException:
         if is_new:

@@ -6,7 +6,11 @@ import ctypes
 import os
 import sys
 
+import torch
 from benchmarl.experiment import Experiment
+from tensordict import TensorDictBase
+
+from benchmarl_mkt.training.monitors import RunCallback
 
 ROWS = 4096  # of a minibatch, from which on a second thread gains more than it costs
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -24,6 +28,26 @@ def threads_for(experiment: Experiment) -> int:
     agents = max(len(group) for group in experiment.group_map.values())
     rows = config.train_minibatch_size(on_policy) * agents
     return 2 if rows >= ROWS and _cores() >= 2 else 1
+
+
+class LearnerThreads(RunCallback):
+    """Lets an experiment's updates have ``count`` threads of PyTorch's, and all else one.
+
+    Playing is made of small products, and games want the other core.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 1
+
+    def on_batch_collected(self, batch: TensorDictBase) -> None:
+        """The updates begin."""
+        torch.set_num_threads(self.count)
+
+    def on_train_end(self, training_td: TensorDictBase, group: str) -> None:
+        """The updates of one group are done; after the last, everybody's are."""
+        if group == list(self.experiment.train_group_map)[-1]:
+            torch.set_num_threads(1)
 
 
 def _cores() -> int:

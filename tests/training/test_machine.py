@@ -3,10 +3,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from benchmarl.algorithms import VdnConfig
+from benchmarl.experiment import Callback
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.training import machine
-from benchmarl_mkt.training.machine import threads_for
+from benchmarl_mkt.training.machine import LearnerThreads, threads_for
 from tests.helpers import make_experiment, task_set
 from tests.toys import toy
 
@@ -57,3 +60,35 @@ def test_memory_that_is_freed_stays_with_the_process():
         for argument in ((), ("kept",))
     }
     assert taken["kept",] < 0.1 * taken[()]
+
+
+class Counts(Callback):
+    """Notes the threads at every step of the loop."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_batch_collected(self, batch):
+        self.seen.append(("collected", torch.get_num_threads()))
+
+    def on_train_step(self, batch, group):
+        self.seen.append((group, torch.get_num_threads()))
+
+    def on_evaluation_end(self, rollouts):
+        self.seen.append(("evaluated", torch.get_num_threads()))
+
+
+@pytest.mark.parametrize("algorithm", [ALONE, VdnConfig.get_from_yaml()], ids=["mkt", "vdn"])
+def test_updates_alone_have_more_threads(algorithm, tmp_path):
+    threads, before, after = LearnerThreads(), Counts(), Counts()
+    threads.count = 2
+    task = task_set(toy("one", length=5), toy("two", length=4))
+    make_experiment(
+        tmp_path, task, algorithm, callbacks=[before, threads, after], evaluation=True
+    ).run()
+    updates = {name: n for name, n in after.seen if name not in ("collected", "evaluated")}
+    assert set(updates.values()) == {2} and len(updates) == (1 if algorithm is ALONE else 2)
+    assert {n for name, n in after.seen if name == "evaluated"} == {1}
+    assert {n for name, n in before.seen if name == "collected"} == {1}
+    assert torch.get_num_threads() == 1
