@@ -55,34 +55,57 @@ def scored_team(experiment: Experiment, group: str) -> tuple[dict[str, Tensor], 
         :func:`~benchmarl_mkt.teams.folder.write_team` takes them.
     """
     team, task = _team_of(experiment, group), experiment.task.single(group)
+    copies = copies_of(experiment)
     metadata = {
         **team.metadata,
+        **team_scores(team, task, task.final_episodes, copies),
         "task": task.identity,
-        "copies": copies_of(experiment),
+        "copies": copies,
         "model": model_to_dict(team.config),
         "share_params": experiment.config.share_policy_params,
         "algorithm": experiment.algorithm_name,
         "seed": experiment.seed,
         "frames": int(experiment.total_frames),
-        "versions": {p: version(p) for p in ("benchmarl", "torchrl", "tensordict", "torch")},
+        "versions": versions(),
     }
+    return team.model.state_dict(), metadata
+
+
+def team_scores(
+    team: FrozenTeam, task: MultiTaskClass, episodes: int, copies: int
+) -> dict[str, Any]:
+    """Play fresh episodes of a set of one task: what ``teacher.json`` says of how the team plays.
+
+    Args:
+        team: the team.
+        task: the set.
+        episodes: for its score and for that of random actions.
+        copies: episodes at a time.
+
+    Returns:
+        ``score`` and ``random``: mean return, 95 % interval, episodes; and ``temperature``.
+    """
+    (name,) = (config.name for config in task.team_configs)
     values, masks = [], []
 
     def watch(_: str, outputs: Tensor, data: TensorDictBase) -> None:
-        active = data.get(("active", group)).squeeze(-1)
+        active = data.get(("active", name)).squeeze(-1)
         values.append(outputs[active].flatten(0, 1).cpu())
-        masks.append(data.get((group, "action_mask"))[active].flatten(0, 1).cpu())
+        masks.append(data.get((name, "action_mask"))[active].flatten(0, 1).cpu())
 
-    episodes = task.final_episodes
-    policies = {"score": greedy_policy({group: team}, watch), "random": random_policy([group])}
-    device = next(team.parameters()).device
-    with stage(task, min(copies_of(experiment), episodes), device) as env:
-        for name, policy in policies.items():
-            interval = play_on(env, policy, episodes, _SCORING_SEED).score(group).returns
-            metadata[name] = {**interval._asdict(), "episodes": episodes}
+    policies = {"score": greedy_policy({name: team}, watch), "random": random_policy([name])}
+    device, scores = next(team.parameters()).device, {}
+    with stage(task, min(copies, episodes), device) as env:
+        for who, policy in policies.items():
+            interval = play_on(env, policy, episodes, _SCORING_SEED).score(name).returns
+            scores[who] = {**interval._asdict(), "episodes": episodes}
     seen = torch.cat(values), torch.cat(masks)
-    metadata["temperature"] = calibrated_temperature(*seen, metadata["kind"])
-    return team.model.state_dict(), metadata
+    return {**scores, "temperature": calibrated_temperature(*seen, team.kind)}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what teams are trained and played with."""
+    return {name: version(name) for name in ("benchmarl", "torchrl", "tensordict", "torch")}
 
 
 def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path:

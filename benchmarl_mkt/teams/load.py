@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarl_mkt.environments import MultiTaskConfig
 from benchmarl_mkt.environments.registration import register_tasks
@@ -17,8 +17,9 @@ from benchmarl_mkt.environments.task_set import RUN_FIELDS
 from benchmarl_mkt.files import sha256
 from benchmarl_mkt.models.registration import register_models
 from benchmarl_mkt.models.serialisation import model_from_dict
+from benchmarl_mkt.teams.expert import build_network, load_weights
 from benchmarl_mkt.teams.folder import FORMAT, METADATA, WEIGHTS, TeamSpecs, checksum
-from benchmarl_mkt.teams.frozen import FrozenTeam, build_model
+from benchmarl_mkt.teams.frozen import FrozenTeam
 
 FOLDER = "team"  # in a run's folder
 KINDS = ("values", "logits")
@@ -54,9 +55,8 @@ def load_teacher(
         _check_metadata(metadata, path / WEIGHTS)
         own, taught = TeamSpecs(**metadata["specs"]), _task_of(metadata["task"])
         config = model_from_dict(metadata["model"])
-        model = build_model(config, own, metadata["kind"], metadata["share_params"])
-        sizes = {k: v for k, v in model.state_dict().items() if not isinstance(v, Tensor)}
-        model.load_state_dict({**sizes, **load_file(path / WEIGHTS)})
+        model = build_network(metadata, config)
+        load_weights(model, load_file(path / WEIGHTS))
         team = FrozenTeam(model.requires_grad_(False).eval(), config, metadata, path)
     except _DAMAGE as error:
         raise damaged(path, error) from error
