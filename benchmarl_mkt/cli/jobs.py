@@ -267,6 +267,29 @@ def make_job(
     return job
 
 
+def composed(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compose BenchMARL's configuration without running anything: Hydra's choices, plain values.
+
+    Raises:
+        ValueError: if the overrides are wrong.
+    """
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from benchmarl_mkt.presets import compose_config
+
+    try:
+        cfg = compose_config(overrides, with_hydras=True)
+        choices = dict(cfg.hydra.runtime.choices)
+        cfg = OmegaConf.masked_copy(cfg, KEYS)
+        check_keys(cfg)
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error, overrides)) from error
+    return choices, plain
+
+
 def check_keys(cfg: DictConfig) -> None:
     """Look for what Hydra lets pass: keys added with ``+`` that nobody reads, missing values.
 

@@ -1,4 +1,4 @@
-"""``benchmarl teachers``: train teachers, and look at those in the store."""
+"""``benchmarl teachers``: train or import teachers, and look at those in the store."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from benchmarl_mkt.cli.jobs import Job, nothing_left, with_hydra
 
 
 def _options(parser: ArgumentParser) -> None:
-    parser.add_argument("action", choices=("train", "list", "show", "verify"))
+    parser.add_argument("action", choices=("train", "import", "list", "show", "verify"))
     parser.add_argument("teachers", nargs="*", metavar="TEACHER")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of import; default: the store")
 
 
 def _main(options: Namespace) -> None:
@@ -24,6 +25,11 @@ def _main(options: Namespace) -> None:
 
     benchmarl_mkt.register()
     names = options.teachers
+    if options.action == "import":
+        _import(names, options.out)
+        return
+    if options.out is not None:
+        raise ValueError(f"teachers: {options.action} writes nothing; leave out --out")
     if (options.action == "show") != (len(names) == 1) and options.action != "verify":
         raise ValueError(f"teachers: {' '.join([options.action, *names])!r} given; show names one")
     paths = [_folder(name) for name in names]
@@ -46,6 +52,71 @@ def _train(job: Job) -> None:
         with stops("continue with the same command"):
             ensure_teachers(settings, job.task, make_console())
     _list(settings.store)
+
+
+def _import(arguments: list[str], out: Path | None) -> None:
+    from benchmarl_mkt.cli.jobs import composed
+    from benchmarl_mkt.quiet import quiet
+    from benchmarl_mkt.teachers.imports import RunSettings, import_run
+    from benchmarl_mkt.teams import load_teacher
+
+    quiet()
+    overrides = [argument for argument in arguments if "=" in argument]
+    sources = [argument for argument in arguments if argument not in overrides]
+    if len(sources) != 1:
+        raise ValueError(f"teachers: import takes one run, not {sources}")
+    (source,) = sources
+    values = dict(override.split("=", 1) for override in overrides)
+    if source.endswith(".onnx"):
+        path = _import_onnx(source, values, out)
+    else:
+        settings = None if set(values) <= {"task"} else RunSettings(*composed(overrides))
+        path = import_run(source, out, settings, values.get("task"))
+    data = load_teacher(path).metadata
+    (task,) = data["task"]["tasks"]
+    console = make_console()
+    console.print(f"Expert: {path}", soft_wrap=True, markup=False)
+    scores = f"Score {_interval(data['score'])}; random {_interval(data['random'])}"
+    console.print(scores, soft_wrap=True, markup=False)
+    console.print(
+        f"To teach: 'task.tasks=[{_entry(task)}]' 'algorithm.teachers={{{task['name']}: {path}}}'",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _import_onnx(source: str, given: dict[str, str], out: Path | None) -> Path:
+    import yaml
+
+    from benchmarl_mkt.teachers.imports import RunSettings, import_onnx
+
+    try:
+        values = {key: yaml.safe_load(text) for key, text in given.items()}
+    except yaml.YAMLError as error:
+        raise ValueError(f"teachers: {' '.join(str(error).split()):.200}") from error
+    names = {key: values.pop(key, {}) for key in ("inputs", "outputs", "states")}
+    task = values.pop("task", None)
+    unknown = [key for key in values if not key.startswith("task.")]
+    if task is None or unknown:
+        raise ValueError(
+            f"teachers: import of an ONNX file needs task=ENVIRONMENT/TASK and takes task.KEY, "
+            f"inputs, outputs and states{f', not {unknown[0]}' if unknown else ''}"
+        )
+    for key, value in names.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{key}: {value!r} must be a mapping, such as {{observation: obs}}")
+    config = {key.removeprefix("task."): value for key, value in values.items()}
+    settings = RunSettings({"task": task}, {"task": config})
+    return import_onnx(source, settings, out, **names)
+
+
+def _entry(task: dict[str, Any]) -> str:
+    """A task as an override of a task set names it."""
+    changes = ", ".join(f"{key}: {value}" for key, value in task["config"].items())
+    given = {"name": task["name"]} if task["name"] != task["task"].split("/")[-1] else {}
+    given |= {"config": f"{{{changes}}}"} if changes else {}
+    fields = ", ".join(f"{key}: {value}" for key, value in {"task": task["task"], **given}.items())
+    return f"{{{fields}}}" if given else task["task"]
 
 
 def _list(root: str | None = None) -> None:
@@ -109,6 +180,7 @@ def _show(path: Path) -> None:
         "task": task["task"],
         "team": ", ".join(f"{key} {value}" for key, value in data["specs"].items()),
         "opponents": task.get("opponents") or "-",
+        **({"imported": _origin(data["expert"])} if "expert" in data else {}),
         "algorithm": f"{data['algorithm']}, seed {data['seed']}, {data['frames']:,} frames",
         "network": data["model"],
         "outputs": data["kind"],
@@ -122,6 +194,11 @@ def _show(path: Path) -> None:
     for key, value in rows.items():
         table.add_row(key, str(value))
     make_console().print(table)
+
+
+def _origin(expert: dict[str, Any]) -> str:
+    groups = ", ".join(f"{group['n_agents']} of {group['name']}" for group in expert["groups"])
+    return f"{expert['source']} ({groups or 'ONNX'}; SHA-256 {expert['sha256']})"
 
 
 def _interval(score: dict[str, Any]) -> str:
@@ -148,10 +225,15 @@ def _verify(paths: list[Path]) -> None:
 
 
 TEACHERS = Verb(
-    "train, list, show or verify teachers",
-    """Train teachers, or look at those in the store.
+    "train, import, list, show or verify teachers",
+    """Train or import teachers, or look at those in the store.
 
   train    train the teachers that a run with the same (Hydra's) overrides would need
+  import   take the policy of a run of python -m benchmarl.run on a task with discrete actions
+           (folder or checkpoint file), play 100 episodes with it and store it; a run without
+           Hydra's record needs its overrides: algorithm=mappo task=vmas/balance. Or take a file
+           FILE.onnx task=vmas/balance; inputs={observation: NAME}, outputs={logits: NAME} and
+           states={INPUT: OUTPUT} say what is what where names do not
   list     show the teachers in the store, $BENCHMARL_MKT_STORE or the user's cache
   show     show what a teacher was trained on and how, and its score
   verify   read whole teachers (all of the store, if none is named) and compare their checksums;
@@ -159,6 +241,7 @@ TEACHERS = Verb(
 
 TEACHER is a name in the store, as list shows it, the beginning of one, or a folder.""",
     """  benchmarl teachers train algorithm=mkt task=multitask/mpe
+  benchmarl teachers import outputs/2026-01-31/12-00-00
   benchmarl teachers show mpe-simple-push""",
     _options,
     _main,

@@ -28,6 +28,7 @@ from benchmarl_mkt.teams.export import team_scores, team_specs, versions
 from benchmarl_mkt.teams.folder import write_team
 from benchmarl_mkt.teams.frozen import FrozenTeam
 from benchmarl_mkt.teams.load import load_teacher
+from benchmarl_mkt.teams.onnx_expert import OnnxConfig, open_session
 
 EPISODES = 100
 MODELS = ("mlp", "gru", "lstm")  # see every agent for itself, its observation's entries in a row
@@ -79,26 +80,134 @@ def import_run(
         ValueError: if there is no such run, it is of another task, its actions are continuous, its
             model is none of :data:`MODELS`, or its weights do not fit. Nothing is stored then.
     """
+    checkpoint = find_checkpoint(Path(source).expanduser())
+    settings = settings or read_settings(checkpoint)
+    if task is not None and (trained := settings.choices["task"]) != task:
+        raise ValueError(f"task: {checkpoint} was trained on {trained}, not {task}")
+    return _store(_read_expert(checkpoint, settings), folder)
+
+
+def import_onnx(
+    source: str | Path,
+    settings: RunSettings,
+    folder: Path | None = None,
+    inputs: Mapping[str, str] | None = None,
+    outputs: Mapping[str, str] | None = None,
+    states: Mapping[str, str] | None = None,
+) -> Path:
+    """Import a policy that is an ONNX file, of any framework.
+
+    :class:`~benchmarl_mkt.teams.onnx_expert.OnnxConfig` says what it reads and writes.
+
+    Args:
+        source: the file, with all its data.
+        settings: ``task`` among the choices, and what of its configuration is not the default.
+        folder: as for :func:`import_run`.
+        inputs: ``observation`` and, if there is one, ``action_mask`` -> the input's name, where it
+            is another.
+        outputs: ``action_value`` or ``logits`` -> the output's name, where it is another.
+        states: every hidden state's input -> the output that gives it.
+
+    Returns:
+        The team's folder.
+
+    Raises:
+        ImportError: if onnx or onnxruntime is not installed.
+        ValueError: if there is no such file, it has custom operators or data in other files, or
+            does not fit. Nothing is stored then.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ValueError(f"import: there is no file {path}")
+    task = _task_of(settings)
+    specs, _, _ = _team_of(task)
+    try:
+        kind, model = _onnx_model(path.read_bytes(), inputs or {}, outputs or {}, states or {})
+        metadata = {
+            "kind": kind,
+            "specs": specs,
+            "task": task.identity,
+            "copies": COPIES,
+            "model": model,
+            "share_params": True,
+            "algorithm": "onnx",
+            "seed": 0,
+            "frames": 0,
+            "versions": versions(),
+            "expert": {"groups": [], "source": str(path.absolute()), "sha256": sha256(path)},
+        }
+        content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        expert = _Expert(task, metadata, {"content": content})
+        load_weights(build_network(metadata)[0], expert.weights)
+    except ValueError as error:
+        raise ValueError(f"import: {path}: {error}") from error
+    return _store(expert, folder)
+
+
+def _onnx_model(
+    content: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str], states: Mapping[str, str]
+) -> tuple[str, dict[str, Any]]:
+    """What a file gives, and what of it is what."""
+    session = open_session(content)
+    given = {entry.name: entry.shape for entry in session.get_inputs()}
+    written = [entry.name for entry in session.get_outputs()]
+    observation = inputs.get("observation", "observation")
+    mask = inputs.get("action_mask", "action_mask")
+    kinds = {"action_value": "values", "logits": "logits"}
+    named = {kind: outputs.get(kind, kind) for kind in kinds}
+    found = [kind for kind in (outputs or kinds) if named.get(kind) in written]
+    if observation not in given or len(found) != 1:
+        raise ValueError(
+            f"its inputs are {list(given)}, its outputs {written}; say which is what: "
+            "inputs={observation: NAME} outputs={logits: NAME}, or action_value for values"
+        )
+    rest = set(given) - {observation, mask} - set(states)
+    if rest or not set(states) <= set(given) or not set(states.values()) <= set(written):
+        raise ValueError(
+            f"its inputs are {list(given)}, its outputs {written}; name every hidden state: "
+            "states={INPUT: OUTPUT}"
+        )
+    lead = 1 if len(given[observation]) == 2 else 2
+    config = OnnxConfig(
+        len(content),
+        observation,
+        named[found[0]],
+        mask if mask in given else None,
+        states,
+        {key: given[key][lead:] for key in states},
+    )
+    return kinds[found[0]], config.to_dict()
+
+
+def _store(expert: _Expert, folder: Path | None) -> Path:
+    """Score an expert and write it; one that the store has already is kept."""
     if folder is not None:
-        folder = folder.expanduser()
+        folder = folder.expanduser().absolute()
         check_writable("out", folder.parent)
         if folder.exists():
             raise ValueError(f"out: {folder} exists; name a new folder")
-    checkpoint = find_checkpoint(Path(source).expanduser())
-    settings = settings or read_settings(checkpoint)
-    if task is not None and settings.choices.get("task") != task:
-        raise ValueError(f"task: {checkpoint} was trained on {settings.choices['task']}, not {task}")
-    expert = _read_expert(checkpoint, settings)
     path = folder or TeacherStore().root / _name(expert.metadata)
     if path.exists():
         load_teacher(path)  # raises if it is damaged
         return path
-    config = model_from_dict(expert.metadata["model"])
-    network = build_network(expert.metadata, config)
+    network, config = build_network(expert.metadata)
     load_weights(network, expert.weights)
     team = FrozenTeam(network.requires_grad_(False).eval(), config, expert.metadata)
     scores = team_scores(team, expert.task, EPISODES, expert.metadata["copies"])
     return write_team(path, network.state_dict(), {**expert.metadata, **scores})
+
+
+def _team_of(task: MultiTaskClass) -> tuple[dict[str, int], list[dict[str, Any]], bool]:
+    """Sizes of a set's one team and of its groups, and whether the task is vectorised."""
+    env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
+    ((name, team),) = env.teams.items()
+    specs = team_specs(env, name)
+    groups = [
+        {"name": group, **dict(zip(vars(specs), sizes))}
+        for group, sizes in team.group_sizes.items()
+    ]
+    env.close()
+    return vars(specs), groups, team.vectorised
 
 
 def find_checkpoint(source: Path) -> Path:
@@ -136,9 +245,12 @@ def read_settings(checkpoint: Path) -> RunSettings:
             f"import: no .hydra/config.yaml above {checkpoint}; say what was run: algorithm=mappo "
             "task=vmas/balance model=layers/mlp and what else was set"
         )
-    config = read_yaml(hydra / "config.yaml")
     try:
-        choices = read_yaml(hydra / "hydra.yaml")["hydra"]["runtime"]["choices"]
+        config, record = (read_yaml(hydra / name) for name in ("config.yaml", "hydra.yaml"))
+    except ValueError as error:
+        raise ValueError(f"import: {error}") from error
+    try:
+        choices = record["hydra"]["runtime"]["choices"]
         known = {key: choices[key] for key in ("task", "algorithm")}
     except (LookupError, TypeError):
         raise ValueError(f"import: {hydra / 'hydra.yaml'} names no task and algorithm") from None
@@ -165,19 +277,17 @@ def _read_expert(checkpoint: Path, settings: RunSettings) -> _Expert:
     _check_discrete(entry.task_class(), algorithm, experiment)
     model = _model_of(config["model"])
 
-    env = task.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
-    specs, team = vars(team_specs(env, entry.name)), env.teams[entry.name]
-    groups = [{"name": key, **_sizes(*sizes)} for key, sizes in team.group_sizes.items()]
-    env.close()
-
+    specs, groups, vectorised = _team_of(task)
     digest, content = sha256(checkpoint), _load(checkpoint)
     kinds, weights = _weights_of(content, [group["name"] for group in groups], checkpoint)
-    copies = max(experiment.evaluation_episodes, experiment.n_envs_per_worker(algorithm.on_policy()))
+    copies = max(
+        experiment.evaluation_episodes, experiment.n_envs_per_worker(algorithm.on_policy())
+    )
     metadata = {
         "kind": kinds,
         "specs": specs,
         "task": task.identity,
-        "copies": max(copies, COPIES) if team.vectorised else copies,
+        "copies": max(copies, COPIES) if vectorised else copies,
         "model": model,
         "share_params": experiment.share_policy_params,
         "algorithm": name,
@@ -188,10 +298,6 @@ def _read_expert(checkpoint: Path, settings: RunSettings) -> _Expert:
     }
     _check_shapes(weights, metadata, entry.task)
     return _Expert(task, metadata, weights)
-
-
-def _sizes(agents: int, observation: int, actions: int) -> dict[str, int]:
-    return {"n_agents": agents, "observation_size": observation, "n_actions": actions}
 
 
 def _task_of(settings: RunSettings) -> MultiTaskClass:
@@ -256,20 +362,21 @@ def _weights_of(
     content: Mapping[str, Any], groups: list[str], checkpoint: Path
 ) -> tuple[str, dict[str, Tensor]]:
     """What the networks give, and their weights by the names of an expert's network."""
-    given = [key.removeprefix("loss_") for key in content if key.startswith("loss_")]
+    keys = [key for key in content if str(key).startswith("loss_")]
+    given = [key.removeprefix("loss_") for key in keys]
     if sorted(given) != sorted(groups):
         raise ValueError(
             f"import: {checkpoint} has policies of {sorted(given)}, the task has {sorted(groups)}"
         )
-    kinds, weights = set(), {}
+    kinds: set[str] = set()
+    weights: dict[str, Tensor] = {}
     for index, group in enumerate(groups):
         state = content[f"loss_{group}"]
-        for prefix, kind in _NETWORKS.items():
-            own = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
-            if own:
-                kinds.add(kind)
-            tensors = {key: value for key, value in own.items() if isinstance(value, Tensor)}
-            weights |= {f"models.{index}.{key}": value for key, value in tensors.items()}
+        for key, value in state.items() if isinstance(state, Mapping) else ():
+            prefix = next((prefix for prefix in _NETWORKS if str(key).startswith(prefix)), None)
+            if prefix is not None and isinstance(value, Tensor):
+                kinds.add(_NETWORKS[prefix])
+                weights[f"models.{index}.{key.removeprefix(prefix)}"] = value
     if len(kinds) != 1:
         raise ValueError(f"import: {checkpoint} has no discrete policy of BenchMARL's")
     return kinds.pop(), weights
@@ -279,7 +386,7 @@ def _check_shapes(weights: Mapping[str, Tensor], metadata: Mapping[str, Any], ta
     """Compare the weights with the network that the run's configuration describes."""
     model = metadata["model"]["name"]
     try:
-        network = build_network(metadata, model_from_dict(metadata["model"]))
+        network, _ = build_network(metadata)
     except (TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
         raise ValueError(f"import: model: {' '.join(str(error).split()):.200}") from error
     needed = {k: list(v.shape) for k, v in network.state_dict().items() if isinstance(v, Tensor)}
@@ -287,7 +394,7 @@ def _check_shapes(weights: Mapping[str, Tensor], metadata: Mapping[str, Any], ta
     for key in {**needed, **given}:
         if needed.get(key) != given.get(key):
             raise ValueError(
-                f"import: weights {key} are {given.get(key, 'missing')}, but a {model} for {task} "
+                f"import: weights {key} are {given.get(key, 'missing')}, but {model} for {task} "
                 f"has {needed.get(key, 'none')}; the run's task, model or share_policy_params "
                 "differ from what its configuration says"
             )
@@ -297,7 +404,8 @@ def _check_shapes(weights: Mapping[str, Tensor], metadata: Mapping[str, Any], ta
 
 def _name(metadata: Mapping[str, Any]) -> str:
     """Name of an expert's folder in the store: task, algorithm, digest of all that it is."""
-    text = json.dumps({key: metadata[key] for key in ("task", "model", "expert", "share_params")})
+    what = [metadata[key] for key in ("task", "model", "share_params")]
+    text = json.dumps([*what, metadata["expert"]["sha256"]], sort_keys=True)
     (task,) = metadata["task"]["tasks"]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{task['task']}-{metadata['algorithm']}")
     return f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

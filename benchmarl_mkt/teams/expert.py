@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from benchmarl.models.common import Model, ModelConfig
+from benchmarl.models.common import Model
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from benchmarl_mkt.models.serialisation import model_from_dict
+from benchmarl_mkt.teams import onnx_expert
 from benchmarl_mkt.teams.folder import TeamSpecs
 from benchmarl_mkt.teams.frozen import build_model
 
@@ -72,25 +74,31 @@ def padded(values: Tensor, size: int) -> Tensor:
     return nn.functional.pad(values, (0, size - values.shape[-1]))
 
 
-def build_network(metadata: Mapping[str, Any], config: ModelConfig) -> nn.Module:
-    """Build the network that the metadata of a team's folder describes.
+def build_network(metadata: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+    """Build the network that the metadata of a team's folder describes, and its configuration.
 
     Args:
         metadata: content of ``teacher.json``; of an expert, ``expert`` lists its groups.
-        config: the model.
 
     Raises:
+        ImportError: if it needs a package that is not installed.
         ValueError, LookupError, TypeError: if the metadata describes none.
     """
-    team = TeamSpecs(**metadata["specs"])
-    how = metadata["kind"], metadata["share_params"]
+    team, kind = TeamSpecs(**metadata["specs"]), metadata["kind"]
+    fields = dict(metadata["model"])
+    if fields.get("name") == onnx_expert.NAME:
+        del fields["name"]
+        onnx = onnx_expert.OnnxConfig(**fields)
+        return onnx_expert.OnnxNetwork(onnx, team, kind), onnx
+    config, share = model_from_dict(fields), metadata["share_params"]
     if "expert" not in metadata:
-        return build_model(config, team, *how)
+        return build_model(config, team, kind, share), config
     groups = [
         TeamSpecs(**{key: group[key] for key in TeamSpecs.__dataclass_fields__})
         for group in metadata["expert"]["groups"]
     ]
-    return ExpertNetwork([build_model(config, group, *how) for group in groups], groups, team)
+    models = [build_model(config, group, kind, share) for group in groups]
+    return ExpertNetwork(models, groups, team), config
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
