@@ -78,7 +78,10 @@ def merged(data, groups) -> torch.Tensor:
 @pytest.mark.parametrize("model", NETWORKS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_expert_acts_as_benchmarls_own_policy(runs, algorithm, model, shared, tmp_path):
-    """On 1,020 observations of a task with two agent groups, in episodes as they come."""
+    """On 1,020 observations of a task with two agent groups, in episodes as they come.
+
+    Where the two best lie within rounding, BenchMARL's sampling itself may take the second.
+    """
     run = runs(algorithm, model, shared)
     team = load_teacher(import_run(run, tmp_path / "expert"))
     assert team.kind == ("values" if algorithm in VALUES else "logits")
@@ -88,13 +91,18 @@ def test_an_expert_acts_as_benchmarls_own_policy(runs, algorithm, model, shared,
     assert data.shape == (COPIES, STEPS)
     groups = list(experiment.group_map)
     actions = torch.cat([data[group, "action"] for group in groups], -1)
+    outputs = torch.cat([data[group, team.out_key] for group in groups], -2)
+    first, second = outputs.topk(2, -1).values.unbind(-1)
+    clear = first - second > 1e-6
+    assert clear.float().mean() > 0.999
     observation, mask = merged(data, groups), torch.ones(COPIES, 4, 9, dtype=torch.bool)
     states: dict = {}
     for step in range(STEPS):
         if team.is_recurrent:
             states["is_init"] = data["is_init"][:, step]
         out = team.act(observation[:, step], mask, states)
-        assert torch.equal(out["action"], actions[:, step]), step
+        torch.testing.assert_close(out[team.out_key], outputs[:, step], rtol=1e-5, atol=1e-6)
+        assert (out["action"] == actions[:, step])[clear[:, step]].all(), step
         states = {key: out["next", key] for key in team.state_shapes}
     assert len(actions.unique()) > 1
 
