@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import importlib
 import os
 import re
 import shlex
@@ -84,6 +85,7 @@ def with_hydra(command: str, arguments: list[str], work: Callable[[Job], None]) 
         benchmarl_mkt.register()  # a sweep's launcher may run this in a new process
         with user_errors(), nothing_left(Path(HydraConfig.get().runtime.output_dir)):
             job = _job_of_hydra(cfg, given)
+            take_scripts(job, arguments)
         work(job)
 
     with user_errors():
@@ -204,6 +206,34 @@ def _job_of_hydra(cfg: DictConfig, given: str | None) -> Job:
             preset = compose_preset(group, name, f"algorithm.teacher.{group}")
             teacher[group] = OmegaConf.to_container(preset, resolve=True)
     return make_job(cfg, plain, list(config.overrides.task), folder, again)
+
+
+def take_scripts(job: Job, arguments: list[str]) -> None:
+    """Import the teachers that the command line itself names as ``package.module:function``.
+
+    A text that comes from a file, such as a preset or a run's record, is never imported.
+
+    Raises:
+        ValueError: if there is no such function.
+    """
+    teachers = getattr(job.algorithm_config, "teachers", None) or {}
+    typed = [a for a in arguments if a.lstrip("+").startswith("algorithm.teachers")]
+    for task, name in teachers.items():
+        match = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)", str(name))
+        if match is None:
+            continue
+        if not any(name in argument for argument in typed):
+            raise ValueError(
+                f"algorithm.teachers: {name} is a function, which the command line alone may name"
+            )
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # as python -m does
+        try:
+            teachers[task] = getattr(importlib.import_module(match[1]), match[2])
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"algorithm.teachers: there is no {name} ({error})") from error
+        if not callable(teachers[task]):
+            raise ValueError(f"algorithm.teachers: {name} is no function")
 
 
 def make_job(
