@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import json
 import os
 import re
 import shlex
@@ -318,6 +319,18 @@ def composed(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error, overrides)) from error
     return choices, plain
+
+
+def as_override(value: Any) -> str:
+    """Write a plain value as Hydra's overrides have it."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {as_override(entry)}' for key, entry in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_override, value))}]"
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_/~][\w/.~-]*", value):
+        plain = value.lower() not in ("true", "false", "null", "nan", "inf")
+        return value if plain else f'"{value}"'
+    return json.dumps(value)
 
 
 def check_keys(cfg: DictConfig) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarl_mkt.cli.common import Verb, make_console, stops, user_errors
-from benchmarl_mkt.cli.jobs import Job, nothing_left, with_hydra
+from benchmarl_mkt.cli.jobs import Job, as_override, nothing_left, with_hydra
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -55,34 +55,45 @@ def _train(job: Job) -> None:
 
 
 def _import(arguments: list[str], out: Path | None) -> None:
-    from benchmarl_mkt.cli.jobs import composed
-    from benchmarl_mkt.quiet import quiet
-    from benchmarl_mkt.teachers.imports import RunSettings, import_run
     from benchmarl_mkt.teams import load_teacher
 
-    quiet()
     overrides = [argument for argument in arguments if "=" in argument]
     sources = [argument for argument in arguments if argument not in overrides]
     if len(sources) != 1:
-        raise ValueError(f"teachers: import takes one run, not {sources}")
-    (source,) = sources
-    values = dict(override.split("=", 1) for override in overrides)
-    if source.endswith(".onnx"):
-        path = _import_onnx(source, values, out)
-    else:
-        settings = None if set(values) <= {"task"} else RunSettings(*composed(overrides))
-        path = import_run(source, out, settings, values.get("task"))
-    data = load_teacher(path).metadata
-    (task,) = data["task"]["tasks"]
-    console = make_console()
-    console.print(f"Expert: {path}", soft_wrap=True, markup=False)
-    scores = f"Score {_interval(data['score'])}; random {_interval(data['random'])}"
-    console.print(scores, soft_wrap=True, markup=False)
-    console.print(
-        f"To teach: 'task.tasks=[{_entry(task)}]' 'algorithm.teachers={{{task['name']}: {path}}}'",
+        raise ValueError(f"teachers: import takes one expert, not {sources}")
+    path = import_expert(sources[0], overrides, out)
+    (task,) = load_teacher(path).metadata["task"]["tasks"]
+    show_scores([path])
+    entry, teachers = as_override([task_entry(task)]), as_override({task["name"]: str(path)})
+    make_console().print(
+        f"Expert: {path}\nTo teach: 'task.tasks={entry}' 'algorithm.teachers={teachers}'",
         soft_wrap=True,
         markup=False,
     )
+
+
+def import_expert(source: str, overrides: list[str], out: Path | None = None) -> Path:
+    """Import an expert and return its folder.
+
+    Args:
+        source: a run's folder, a checkpoint or an ONNX file.
+        overrides: Hydra's, where the source does not say what it is; of an ONNX file ``task``,
+            ``task.KEY``, ``inputs``, ``outputs`` and ``states``.
+        out: the new folder; None is the store.
+
+    Raises:
+        ValueError: if it cannot be imported.
+    """
+    from benchmarl_mkt.cli.jobs import composed
+    from benchmarl_mkt.quiet import quiet
+    from benchmarl_mkt.teachers.imports import RunSettings, import_run
+
+    quiet()
+    values = dict(override.split("=", 1) for override in overrides)
+    if source.endswith(".onnx"):
+        return _import_onnx(source, values, out)
+    settings = None if set(values) <= {"task"} else RunSettings(*composed(overrides))
+    return import_run(source, out, settings, values.get("task"))
 
 
 def _import_onnx(source: str, given: dict[str, str], out: Path | None) -> Path:
@@ -110,23 +121,30 @@ def _import_onnx(source: str, given: dict[str, str], out: Path | None) -> Path:
     return import_onnx(source, settings, out, **names)
 
 
-def _entry(task: dict[str, Any]) -> str:
-    """A task as an override of a task set names it."""
-    changes = ", ".join(f"{key}: {value}" for key, value in task["config"].items())
-    given = {"name": task["name"]} if task["name"] != task["task"].split("/")[-1] else {}
-    given |= {"config": f"{{{changes}}}"} if changes else {}
-    fields = ", ".join(f"{key}: {value}" for key, value in {"task": task["task"], **given}.items())
-    return f"{{{fields}}}" if given else task["task"]
+def task_entry(task: dict[str, Any]) -> Any:
+    """A task as a set names it, without what is the default."""
+    entry = {key: value for key, value in task.items() if value}
+    if entry["name"] == entry["task"].split("/")[-1]:
+        del entry["name"]
+    return entry if len(entry) > 1 else entry["task"]
 
 
 def _list(root: str | None = None) -> None:
+    from benchmarl_mkt.teachers import TeacherStore
+
+    store = TeacherStore(root)
+    show_scores(store.entries())
+    make_console().print(f"Store: {store.root}")
+
+
+def show_scores(paths: list[Path]) -> None:
+    """Print a table of teachers: how they were made, and how they play."""
     from rich.table import Table
 
-    from benchmarl_mkt.teachers import TeacherStore, load_teacher
+    from benchmarl_mkt.teachers import load_teacher
 
     table = Table("teacher", "algorithm", "seed", "frames", "return", "95% CI", "random")
-    store = TeacherStore(root)
-    for path in store.entries():
+    for path in paths:
         try:
             data = load_teacher(path).metadata
         except ValueError:
@@ -142,9 +160,7 @@ def _list(root: str | None = None) -> None:
             f"[{score['low']:.2f}, {score['high']:.2f}]",
             f"{data['random']['mean']:.2f}",
         )
-    console = make_console()
-    console.print(table)
-    console.print(f"Store: {store.root}")
+    make_console().print(table)
 
 
 def _folder(name: str) -> Path:

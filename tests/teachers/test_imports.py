@@ -206,12 +206,13 @@ def test_the_commands(runs, cli, tmp_path):
     status, out, error = cli("teachers", "import", str(run))
     assert (status, error) == (0, "")
     (path,) = (tmp_path / "store").iterdir()
+    assert f"Expert: {path}\n" in out
     assert f"'algorithm.teachers={{simple_tag: {path}}}'" in out
     entry = "{task: vmas/simple_tag, config: {max_steps: 6}}"
     assert f"'task.tasks=[{entry}]'" in out
-    assert "100 episodes" in out
     status, out, _ = cli("teachers", "show", path.name)
     assert status == 0
+    assert "100 episodes" in out
     assert "3 of adversary, 1 of agent" in out.replace("\n", " ")
     assert cli("teachers", "list")[1].count("mappo") == 2
     assert "1 intact, 0 damaged" in cli("teachers", "verify")[1]
