@@ -327,7 +327,7 @@ def as_override(value: Any) -> str:
         return f"{{{', '.join(f'{key}: {as_override(entry)}' for key, entry in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(as_override, value))}]"
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_/~][\w/.~-]*", value):
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w/.-]*", value):
         plain = value.lower() not in ("true", "false", "null", "nan", "inf")
         return value if plain else f'"{value}"'
     return json.dumps(value)

@@ -123,7 +123,8 @@ def _import_onnx(source: str, given: dict[str, str], out: Path | None) -> Path:
 
 def task_entry(task: dict[str, Any]) -> Any:
     """A task as a set names it, without what is the default."""
-    entry = {key: value for key, value in task.items() if value}
+    keys = ("task", "name", "config", "opponents")
+    entry = {key: task[key] for key in keys if task.get(key)}
     if entry["name"] == entry["task"].split("/")[-1]:
         del entry["name"]
     return entry if len(entry) > 1 else entry["task"]

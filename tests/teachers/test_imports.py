@@ -22,6 +22,7 @@ from benchmarl_mkt.teams.onnx import plain_network
 from tests.helpers import small_model, task_set, tiny_config
 from tests.stock import COPIES, NETWORKS, STEPS, stock_run
 from tests.test_no_code_from_files import PAYLOADS, Payload
+from tests.toys import DEFAULTS
 
 TAG = "vmas/simple_tag"  # two groups: three adversaries see 16 numbers, one agent sees 14
 ALGORITHMS = ("mappo", "ippo", "qmix", "vdn", "iql", "isac", "masac")
@@ -120,6 +121,25 @@ def test_whole_sequences_give_what_single_steps_give(runs, model, tmp_path):
         out = team.act(observation[:, step], mask, {**states, "is_init": begins[:, step]})
         torch.testing.assert_close(out["action_value"], values[:, step])
         states = {key: out["next", key] for key in team.state_shapes}
+
+
+@pytest.mark.parametrize("algorithm", ["mappo", "iql", "masac"])
+def test_masks_and_groups_with_other_actions(algorithm, tmp_path):
+    """One group has three actions, the other two; in every step one of an agent's is missing."""
+    groups = {"first": [2, 3, 1], "second": [1, 2, 0]}
+    content = {**DEFAULTS, "groups": groups, "masked": True, "spread": 3}
+    (tmp_path / "conf" / "task" / "toy").mkdir(parents=True)
+    (tmp_path / "conf" / "task" / "toy" / "vector.yaml").write_text(yaml.safe_dump(content))
+    found = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+    run = stock_run(tmp_path / "run", f"algorithm={algorithm}", "task=toy/vector", found)
+    team = load_teacher(import_run(run, tmp_path / "expert"))
+    assert vars(team.specs) == {"n_agents": 3, "observation_size": 7, "n_actions": 3}
+    data = played(reloaded(run), STEPS)
+    masks = [pad(data[g, "action_mask"], (0, 3 - n)) for g, (_, n, _) in groups.items()]
+    actions = torch.cat([data[group, "action"] for group in groups], -1)
+    out = team.act(merged(data, groups), torch.cat(masks, -2), {})
+    assert torch.equal(out["action"], actions)
+    assert len(actions.unique()) == 3
 
 
 def test_whole_episodes_give_benchmarls_return(runs, tmp_path):
@@ -226,7 +246,8 @@ def test_the_commands(runs, cli, tmp_path):
 
 def test_a_run_without_hydras_record_is_described_by_overrides(copy_of_run, cli, tmp_path):
     shutil.rmtree(copy_of_run / ".hydra")
-    what = ["algorithm=mappo", "task=vmas/simple_tag", "experiment.prefer_continuous_actions=false"]
+    what = ["algorithm=mappo", "task=vmas/simple_tag", "task.max_steps=6"]
+    what.append("experiment.prefer_continuous_actions=false")
     status, _, error = cli("teachers", "import", str(copy_of_run))
     assert status == 2
     assert "say what was run: algorithm=" in error
