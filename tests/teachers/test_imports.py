@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import pickle
 import shutil
@@ -75,9 +76,14 @@ def merged(data, groups) -> torch.Tensor:
     return torch.cat([rows, ids], -1)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("model", NETWORKS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def every_kind():
+    """All algorithms, models and ways to share; half of them in the quick tests."""
+    for index, case in enumerate(itertools.product(ALGORITHMS, NETWORKS, (True, False))):
+        quick = (index + index // 2) % 2 == 0  # each algorithm's models, shared or not in turn
+        yield pytest.param(*case, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("algorithm", "model", "shared"), every_kind())
 def test_an_expert_acts_as_benchmarls_own_policy(runs, algorithm, model, shared, tmp_path):
     """On 1,020 observations of a task with two agent groups, in episodes as they come.
 
