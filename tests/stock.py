@@ -27,6 +27,7 @@ def stock_run(folder: Path, *overrides: str, model: str = "layers/mlp") -> Path:
     """Train for two iterations as ``python -m benchmarl.run OVERRIDES`` does."""
     values = {**TINY, "evaluation": False, "lr": 0.01, "checkpoint_at_end": True}
     values |= {"create_json": False, "evaluation_episodes": COPIES}
+    values["hard_target_update_frequency"] = 100  # so that target networks are others
     budget = [f"experiment.{key}={str(value).lower()}" for key, value in values.items()]
     root, before = logging.getLogger(), sys.argv
     handlers, level = list(root.handlers), root.level
