@@ -147,12 +147,17 @@ def _onnx_model(
     content: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str], states: Mapping[str, str]
 ) -> tuple[str, dict[str, Any]]:
     """What a file gives, and what of it is what."""
+    kinds = {"action_value": "values", "logits": "logits"}
+    unknown = sorted({*inputs, *outputs} - {"observation", "action_mask", *kinds})
+    if unknown:
+        raise ValueError(
+            f"{unknown} are neither inputs (observation, action_mask) nor outputs {list(kinds)}"
+        )
     session = open_session(content)
     given = {entry.name: entry.shape for entry in session.get_inputs()}
     written = [entry.name for entry in session.get_outputs()]
     observation = inputs.get("observation", "observation")
     mask = inputs.get("action_mask", "action_mask")
-    kinds = {"action_value": "values", "logits": "logits"}
     named = {kind: outputs.get(kind, kind) for kind in kinds}
     found = [kind for kind in (outputs or kinds) if named.get(kind) in written]
     if observation not in given or len(found) != 1:

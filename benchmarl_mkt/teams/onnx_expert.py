@@ -76,21 +76,12 @@ class OnnxNetwork(nn.Module):
         config: what of the file is what.
         team: the team's sizes.
         kind: ``values`` or ``logits``.
-
-    Raises:
-        ImportError: if onnx or onnxruntime is not installed.
     """
 
     agent_group = "team"
 
     def __init__(self, config: OnnxConfig, team: TeamSpecs, kind: str):
         super().__init__()
-        missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
-        if missing:
-            raise ImportError(
-                f"teachers: {' and '.join(missing)} not installed; "
-                "pip install 'benchmarl-mkt[onnx]'"
-            )
         self.config, self.team = config, team
         self.out_key = ("team", "action_value" if kind == "values" else "logits")
         self.content = nn.Parameter(torch.zeros(config.size, dtype=torch.uint8), False)
@@ -100,6 +91,7 @@ class OnnxNetwork(nn.Module):
         """Prepare to run the file.
 
         Raises:
+            ImportError: if onnx or onnxruntime is not installed.
             ValueError: if it is none, or does not have these inputs and outputs in such sizes.
         """
         content = self.content.cpu().numpy().tobytes()
@@ -189,8 +181,14 @@ def open_session(content: bytes) -> Any:
     """Open an ONNX file on the CPU.
 
     Raises:
+        ImportError: if onnx or onnxruntime is not installed.
         ValueError: if it is none, or :func:`check_content` refuses it.
     """
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"teachers: {' and '.join(missing)} not installed; pip install 'benchmarl-mkt[onnx]'"
+        )
     import onnxruntime
 
     check_content(content)

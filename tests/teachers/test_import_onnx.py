@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmarl_mkt.teachers.imports import RunSettings, import_onnx
-from benchmarl_mkt.teams import load_teacher, load_team
+from benchmarl_mkt.teams import load_teacher, load_team, onnx_expert
 from benchmarl_mkt.teams.folder import METADATA, WEIGHTS, checksum
 from benchmarl_mkt.teams.frozen import FrozenTeam
 from benchmarl_mkt.teams.onnx import export_policy
@@ -242,6 +242,7 @@ def test_what_does_not_fit_is_named_with_its_shapes(rows, own_store, tmp_path):
     file, _ = rows
     assert "say which is what" in refusal(file, own_store)
     assert "say which is what" in refusal(file, own_store, inputs={"observation": "obs"})
+    assert "['obs'] are neither" in refusal(file, own_store, inputs={"obs": "observation"})
     other = RunSettings({"task": "vmas/balance"}, {"task": {}})
     with pytest.raises(ValueError, match=r"obs is \['\w+', 19\], but .* is \[B, 4, 16\], with"):
         import_onnx(file, other, **NAMED)
@@ -250,6 +251,16 @@ def test_what_does_not_fit_is_named_with_its_shapes(rows, own_store, tmp_path):
     few = write(tmp_path / "few.onnx", module, *given)
     assert "pi is [2, 3], but the task needs ['B', 5]" in refusal(few, own_store, **NAMED)
     assert not own_store.exists()
+
+
+def test_what_is_not_installed_is_told(rows, cli, monkeypatch):
+    there = onnx_expert.find_spec
+    monkeypatch.setattr(
+        onnx_expert, "find_spec", lambda name: None if name == "onnxruntime" else there(name)
+    )
+    status, _, error = cli("teachers", "import", str(rows[0]), f"task={PUSH}")
+    assert status == 2
+    assert "onnxruntime not installed; pip install 'benchmarl-mkt[onnx]'" in error
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
