@@ -247,8 +247,8 @@ def read_settings(checkpoint: Path) -> RunSettings:
     if hydra is None:
         raise ValueError(
             f"import: no .hydra/config.yaml above {checkpoint}; say what was run: algorithm=mappo "
-            "task=vmas/balance experiment.prefer_continuous_actions=false model=layers/mlp and what "
-            "else was set"
+            "task=vmas/balance experiment.prefer_continuous_actions=false model=layers/mlp and "
+            "what else was set"
         )
     try:
         config, record = (read_yaml(hydra / name) for name in ("config.yaml", "hydra.yaml"))
