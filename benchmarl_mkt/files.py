@@ -87,7 +87,8 @@ def to_disk(path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Return the file's SHA-256 as hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def moved(old: str, new: str) -> None:

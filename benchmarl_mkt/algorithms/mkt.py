@@ -369,7 +369,7 @@ class MktConfig(AlgorithmConfig):
         """Check what the configuration says of teachers; null is nothing."""
         named = {} if self.teachers is None else self.teachers
         if not isinstance(named, Mapping) or not all(
-            isinstance(name, str) and isinstance(folder, str | Path)
+            isinstance(name, str) and (isinstance(folder, str | Path) or callable(folder))
             for name, folder in named.items()
         ):
             raise ValueError(

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from benchmarl_mkt.cli.common import Verb, user_errors
 from benchmarl_mkt.cli.looking import EVALUATE, EXPORT, RENDER, REPORT, TRANSFER
+from benchmarl_mkt.cli.merge import MERGE
 from benchmarl_mkt.cli.resume import RESUME
 from benchmarl_mkt.cli.run import RUN
 from benchmarl_mkt.cli.tasks import TASKS
@@ -21,6 +22,7 @@ from benchmarl_mkt.compatibility import check_versions
 
 VERBS: dict[str, Verb] = {
     "run": RUN,
+    "merge": MERGE,
     "resume": RESUME,
     "evaluate": EVALUATE,
     "transfer": TRANSFER,

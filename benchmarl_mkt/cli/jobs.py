@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import importlib
+import json
 import os
 import re
 import shlex
@@ -86,6 +88,7 @@ def with_hydra(command: str, arguments: list[str], work: Callable[[Job], None]) 
         benchmarl_mkt.register()  # a sweep's launcher may run this in a new process
         with user_errors(), nothing_left(Path(HydraConfig.get().runtime.output_dir)):
             job = _job_of_hydra(cfg, given)
+            take_scripts(job, arguments)
         work(job)
 
     with user_errors():
@@ -209,6 +212,34 @@ def _job_of_hydra(cfg: DictConfig, given: str | None) -> Job:
     return job._replace(alone=config.mode != RunMode.MULTIRUN)
 
 
+def take_scripts(job: Job, arguments: list[str]) -> None:
+    """Import the teachers that the command line itself names as ``package.module:function``.
+
+    A text that comes from a file, such as a preset or a run's record, is never imported.
+
+    Raises:
+        ValueError: if there is no such function.
+    """
+    teachers = getattr(job.algorithm_config, "teachers", None) or {}
+    typed = [a for a in arguments if a.lstrip("+").startswith("algorithm.teachers")]
+    for task, name in teachers.items():
+        match = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)", str(name))
+        if match is None:
+            continue
+        if not any(name in argument for argument in typed):
+            raise ValueError(
+                f"algorithm.teachers: {name} is a function, which the command line alone may name"
+            )
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # as python -m does
+        try:
+            teachers[task] = getattr(importlib.import_module(match[1]), match[2])
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"algorithm.teachers: there is no {name} ({error})") from error
+        if not callable(teachers[task]):
+            raise ValueError(f"algorithm.teachers: {name} is no function")
+
+
 def make_job(
     cfg: DictConfig, record: dict[str, Any], overrides: list[str], folder: Path, again: str
 ) -> Job:
@@ -268,6 +299,41 @@ def make_job(
         check_settings(settings.experiment, settings.algorithm.on_policy(), key)
         check_experiment(settings.experiment, key)
     return job
+
+
+def composed(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compose BenchMARL's configuration without running anything: Hydra's choices, plain values.
+
+    Raises:
+        ValueError: if the overrides are wrong.
+    """
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from benchmarl_mkt.presets import compose_config
+
+    try:
+        cfg = compose_config(overrides, with_hydras=True)
+        choices = dict(cfg.hydra.runtime.choices)
+        cfg = OmegaConf.masked_copy(cfg, KEYS)
+        check_keys(cfg)
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error, overrides)) from error
+    return choices, plain
+
+
+def as_override(value: Any) -> str:
+    """Write a plain value as Hydra's overrides have it."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {as_override(entry)}' for key, entry in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_override, value))}]"
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w/.-]*", value):
+        plain = value.lower() not in ("true", "false", "null", "nan", "inf")
+        return value if plain else f'"{value}"'
+    return json.dumps(value)
 
 
 def check_keys(cfg: DictConfig) -> None:

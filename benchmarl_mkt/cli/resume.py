@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from benchmarl_mkt.cli.common import Verb
-from benchmarl_mkt.cli.jobs import command_given, make_job
+from benchmarl_mkt.cli.jobs import command_given, make_job, take_scripts
 from benchmarl_mkt.cli.run import run
 
 
@@ -34,6 +34,7 @@ def _main(options: Namespace) -> None:
         check_paths(record)
         cfg = recorded(record.config, record.name)
         job = make_job(cfg, record.config, record.overrides, folder, again)
+        take_scripts(job, [])
     except (ValueError, TypeError, LookupError, AttributeError, OmegaConfBaseException) as error:
         raise ValueError(
             f"resume: {folder / RECORD}: {' '.join(str(error).split())}; if that cannot be "

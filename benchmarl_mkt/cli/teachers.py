@@ -1,4 +1,4 @@
-"""``benchmarl teachers``: train teachers, and look at those in the store."""
+"""``benchmarl teachers``: train or import teachers, and look at those in the store."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarl_mkt.cli.common import Verb, make_console, stops, user_errors
-from benchmarl_mkt.cli.jobs import Job, nothing_left, with_hydra
+from benchmarl_mkt.cli.jobs import Job, as_override, nothing_left, with_hydra
 
 
 def _options(parser: ArgumentParser) -> None:
-    parser.add_argument("action", choices=("train", "list", "show", "verify"))
+    parser.add_argument("action", choices=("train", "import", "list", "show", "verify"))
     parser.add_argument("teachers", nargs="*", metavar="TEACHER")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of import; default: the store")
 
 
 def _main(options: Namespace) -> None:
@@ -24,6 +25,11 @@ def _main(options: Namespace) -> None:
 
     benchmarl_mkt.register()
     names = options.teachers
+    if options.action == "import":
+        _import(names, options.out)
+        return
+    if options.out is not None:
+        raise ValueError(f"teachers: {options.action} writes nothing; leave out --out")
     if (options.action == "show") != (len(names) == 1) and options.action != "verify":
         raise ValueError(f"teachers: {' '.join([options.action, *names])!r} given; show names one")
     paths = [_folder(name) for name in names]
@@ -48,14 +54,98 @@ def _train(job: Job) -> None:
     _list(settings.store)
 
 
+def _import(arguments: list[str], out: Path | None) -> None:
+    from benchmarl_mkt.teams import load_teacher
+
+    overrides = [argument for argument in arguments if "=" in argument]
+    sources = [argument for argument in arguments if argument not in overrides]
+    if len(sources) != 1:
+        raise ValueError(f"teachers: import takes one expert, not {sources}")
+    path = import_expert(sources[0], overrides, out)
+    (task,) = load_teacher(path).metadata["task"]["tasks"]
+    show_scores([path])
+    entry, teachers = as_override([task_entry(task)]), as_override({task["name"]: str(path)})
+    make_console().print(
+        f"Expert: {path}\nTo teach: 'task.tasks={entry}' 'algorithm.teachers={teachers}'",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def import_expert(source: str, overrides: list[str], out: Path | None = None) -> Path:
+    """Import an expert and return its folder.
+
+    Args:
+        source: a run's folder, a checkpoint or an ONNX file.
+        overrides: Hydra's, where the source does not say what it is; of an ONNX file ``task``,
+            ``task.KEY``, ``inputs``, ``outputs`` and ``states``.
+        out: the new folder; None is the store.
+
+    Raises:
+        ValueError: if it cannot be imported.
+    """
+    from benchmarl_mkt.cli.jobs import composed
+    from benchmarl_mkt.quiet import quiet
+    from benchmarl_mkt.teachers.imports import RunSettings, import_run
+
+    quiet()
+    values = dict(override.split("=", 1) for override in overrides)
+    if source.endswith(".onnx"):
+        return _import_onnx(source, values, out)
+    settings = None if set(values) <= {"task"} else RunSettings(*composed(overrides))
+    return import_run(source, out, settings, values.get("task"))
+
+
+def _import_onnx(source: str, given: dict[str, str], out: Path | None) -> Path:
+    import yaml
+
+    from benchmarl_mkt.teachers.imports import RunSettings, import_onnx
+
+    try:
+        values = {key: yaml.safe_load(text) for key, text in given.items()}
+    except yaml.YAMLError as error:
+        raise ValueError(f"teachers: {' '.join(str(error).split()):.200}") from error
+    names = {key: values.pop(key, {}) for key in ("inputs", "outputs", "states")}
+    task = values.pop("task", None)
+    unknown = [key for key in values if not key.startswith("task.")]
+    if task is None or unknown:
+        raise ValueError(
+            f"teachers: import of an ONNX file needs task=ENVIRONMENT/TASK and takes task.KEY, "
+            f"inputs, outputs and states{f', not {unknown[0]}' if unknown else ''}"
+        )
+    for key, value in names.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{key}: {value!r} must be a mapping, such as {{observation: obs}}")
+    config = {key.removeprefix("task."): value for key, value in values.items()}
+    settings = RunSettings({"task": task}, {"task": config})
+    return import_onnx(source, settings, out, **names)
+
+
+def task_entry(task: dict[str, Any]) -> Any:
+    """A task as a set names it, without what is the default."""
+    keys = ("task", "name", "config", "opponents")
+    entry = {key: task[key] for key in keys if task.get(key)}
+    if entry["name"] == entry["task"].split("/")[-1]:
+        del entry["name"]
+    return entry if len(entry) > 1 else entry["task"]
+
+
 def _list(root: str | None = None) -> None:
+    from benchmarl_mkt.teachers import TeacherStore
+
+    store = TeacherStore(root)
+    show_scores(store.entries())
+    make_console().print(f"Store: {store.root}")
+
+
+def show_scores(paths: list[Path]) -> None:
+    """Print a table of teachers: how they were made, and how they play."""
     from rich.table import Table
 
-    from benchmarl_mkt.teachers import TeacherStore, load_teacher
+    from benchmarl_mkt.teachers import load_teacher
 
     table = Table("teacher", "algorithm", "seed", "frames", "return", "95% CI", "random")
-    store = TeacherStore(root)
-    for path in store.entries():
+    for path in paths:
         try:
             data = load_teacher(path).metadata
         except ValueError:
@@ -71,9 +161,7 @@ def _list(root: str | None = None) -> None:
             f"[{score['low']:.2f}, {score['high']:.2f}]",
             f"{data['random']['mean']:.2f}",
         )
-    console = make_console()
-    console.print(table)
-    console.print(f"Store: {store.root}")
+    make_console().print(table)
 
 
 def _folder(name: str) -> Path:
@@ -109,6 +197,7 @@ def _show(path: Path) -> None:
         "task": task["task"],
         "team": ", ".join(f"{key} {value}" for key, value in data["specs"].items()),
         "opponents": task.get("opponents") or "-",
+        **({"imported": _origin(data["expert"])} if "expert" in data else {}),
         "algorithm": f"{data['algorithm']}, seed {data['seed']}, {data['frames']:,} frames",
         "network": data["model"],
         "outputs": data["kind"],
@@ -122,6 +211,11 @@ def _show(path: Path) -> None:
     for key, value in rows.items():
         table.add_row(key, str(value))
     make_console().print(table)
+
+
+def _origin(expert: dict[str, Any]) -> str:
+    groups = ", ".join(f"{group['n_agents']} of {group['name']}" for group in expert["groups"])
+    return f"{expert['source']} ({groups or 'ONNX'}; SHA-256 {expert['sha256']})"
 
 
 def _interval(score: dict[str, Any]) -> str:
@@ -148,10 +242,15 @@ def _verify(paths: list[Path]) -> None:
 
 
 TEACHERS = Verb(
-    "train, list, show or verify teachers",
-    """Train teachers, or look at those in the store.
+    "train, import, list, show or verify teachers",
+    """Train or import teachers, or look at those in the store.
 
   train    train the teachers that a run with the same (Hydra's) overrides would need
+  import   take the policy of a run of python -m benchmarl.run on a task with discrete actions
+           (folder or checkpoint file), play 100 episodes with it and store it; a run without
+           Hydra's record needs its overrides: algorithm=mappo task=vmas/balance. Or take a file
+           FILE.onnx task=vmas/balance; inputs={observation: NAME}, outputs={logits: NAME} and
+           states={INPUT: OUTPUT} say what is what where names do not
   list     show the teachers in the store, $BENCHMARL_MKT_STORE or the user's cache
   show     show what a teacher was trained on and how, and its score
   verify   read whole teachers (all of the store, if none is named) and compare their checksums;
@@ -159,6 +258,7 @@ TEACHERS = Verb(
 
 TEACHER is a name in the store, as list shows it, the beginning of one, or a folder.""",
     """  benchmarl teachers train algorithm=mkt task=multitask/mpe
+  benchmarl teachers import outputs/2026-01-31/12-00-00
   benchmarl teachers show mpe-simple-push""",
     _options,
     _main,

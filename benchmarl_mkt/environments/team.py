@@ -209,6 +209,11 @@ class Team:
             )
         return policy
 
+    @property
+    def group_sizes(self) -> dict[str, tuple[int, int, int]]:
+        """The merged groups in their order -> agents n, their observation's d, their actions a."""
+        return {g.name: (len(g.agents), g.length, g.n_actions) for g in self._groups}
+
     def close(self) -> None:
         """Close the task's environment, and the copy that there is before the others."""
         for env in (self.env, self._one):

@@ -14,6 +14,7 @@ from benchmarl_mkt.teachers.store import Recipe, TeacherStore
 from benchmarl_mkt.teams.export import team_specs
 from benchmarl_mkt.teams.frozen import FrozenTeam
 from benchmarl_mkt.teams.load import damaged, load_teacher
+from benchmarl_mkt.teams.scripted import scripted_team
 
 
 class MissingTeachers(ValueError):
@@ -40,8 +41,13 @@ def find_teachers(
     store, teachers = TeacherStore(settings.store), {}
     for team in task.team_configs:
         recipe, fit = None, (team_specs(env, team.name), team.task)
-        if team.name in settings.folders:
-            path = Path(settings.folders[team.name])
+        named = settings.folders.get(team.name)
+        if callable(named):
+            one = task.single(team.name).identity
+            teachers[team.name] = scripted_team(named, fit[0], one).to(env.device)
+            continue
+        if named is not None:
+            path = Path(named)
         else:
             recipe = settings.recipe(task, team.name)
             path = store.path(recipe)

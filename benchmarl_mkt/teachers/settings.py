@@ -19,6 +19,7 @@ from benchmarl_mkt.models import MultiTaskModelConfig
 from benchmarl_mkt.models.multitask import trunk_config
 from benchmarl_mkt.models.serialisation import model_to_dict
 from benchmarl_mkt.teachers.store import Recipe
+from benchmarl_mkt.teams.scripted import Script
 
 # What environments are played by. VMAS has no first version: its time limit was an end then.
 GAMES = {
@@ -60,7 +61,8 @@ class TeacherSettings:
         model: the teachers' network.
         seed: seed of their training.
         store: folder of the store; None is :func:`~benchmarl_mkt.files.default_store_path`.
-        folders: task -> folder of a teacher that is there already.
+        folders: task -> folder of a teacher that is there already, or a script (see
+            :class:`~benchmarl_mkt.teams.scripted.ScriptedNetwork`).
     """
 
     algorithm: AlgorithmConfig
@@ -68,7 +70,7 @@ class TeacherSettings:
     model: MultiTaskModelConfig
     seed: int = 0
     store: str | None = None
-    folders: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str | Script] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.experiment = copy.copy(self.experiment)

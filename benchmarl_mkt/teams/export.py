@@ -73,17 +73,9 @@ def scored_team(experiment: Experiment, group: str) -> tuple[dict[str, Tensor], 
         The network's ``state_dict`` and the metadata, as
         :func:`~benchmarl_mkt.teams.folder.write_team` takes them.
     """
-    team, task, outputs = _team_of(experiment, group), experiment.task.single(group), Outputs()
-    episodes = task.final_episodes
-    policies = {"score": greedy_policy({group: team}, outputs), "random": random_policy([group])}
-    device = next(team.parameters()).device
-    with stage(task, min(copies_of(experiment), episodes), device) as env:
-        scores: dict[str, Any] = {
-            name: play_on(env, policy, episodes, _SCORING_SEED).score(group).described
-            for name, policy in policies.items()
-        }
-    scores["temperature"] = outputs.temperature(group, team.kind)
-    return team.model.state_dict(), _metadata(experiment, group, team) | scores
+    team, task = _team_of(experiment, group), experiment.task.single(group)
+    scores = team_scores(team, task, task.final_episodes, copies_of(experiment))
+    return team.model.state_dict(), {**_metadata(experiment, group, team), **scores}
 
 
 def _metadata(experiment: Experiment, group: str, team: FrozenTeam) -> dict[str, Any]:
@@ -97,8 +89,39 @@ def _metadata(experiment: Experiment, group: str, team: FrozenTeam) -> dict[str,
         "algorithm": experiment.algorithm_name,
         "seed": experiment.seed,
         "frames": int(experiment.total_frames),
-        "versions": {p: version(p) for p in ("benchmarl", "torchrl", "tensordict", "torch")},
+        "versions": versions(),
     }
+
+
+def team_scores(
+    team: FrozenTeam, task: MultiTaskClass, episodes: int, copies: int
+) -> dict[str, Any]:
+    """Play fresh episodes of a set of one task: what ``teacher.json`` says of how the team plays.
+
+    Args:
+        team: the team.
+        task: the set.
+        episodes: for its score and for that of random actions.
+        copies: episodes at a time.
+
+    Returns:
+        ``score`` and ``random``: mean return, 95 % interval, episodes; and ``temperature``.
+    """
+    (name,) = (config.name for config in task.team_configs)
+    outputs = Outputs()
+    policies = {"score": greedy_policy({name: team}, outputs), "random": random_policy([name])}
+    with stage(task, min(copies, episodes), next(team.parameters()).device) as env:
+        scores: dict[str, Any] = {
+            who: play_on(env, policy, episodes, _SCORING_SEED).score(name).described
+            for who, policy in policies.items()
+        }
+    scores["temperature"] = outputs.temperature(name, team.kind)
+    return scores
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what teams are trained and played with."""
+    return {name: version(name) for name in ("benchmarl", "torchrl", "tensordict", "torch")}
 
 
 def export_teacher(experiment: Experiment, group: str, path: str | Path) -> Path:

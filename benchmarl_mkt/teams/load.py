@@ -9,16 +9,16 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarl_mkt.environments import MultiTaskConfig
 from benchmarl_mkt.environments.registration import register_tasks
 from benchmarl_mkt.environments.task_set import RUN_FIELDS
 from benchmarl_mkt.files import sha256
 from benchmarl_mkt.models.registration import register_models
-from benchmarl_mkt.models.serialisation import model_from_dict
+from benchmarl_mkt.teams.expert import build_network, load_weights
 from benchmarl_mkt.teams.folder import FORMAT, METADATA, WEIGHTS, TeamSpecs, checksum
-from benchmarl_mkt.teams.frozen import FrozenTeam, build_model
+from benchmarl_mkt.teams.frozen import FrozenTeam
 
 FOLDER = "team"  # in a run's folder
 KINDS = ("values", "logits")
@@ -53,10 +53,8 @@ def load_teacher(
         metadata = json.loads((path / METADATA).read_text())
         _check_metadata(metadata, path / WEIGHTS)
         own, taught = TeamSpecs(**metadata["specs"]), _task_of(metadata["task"])
-        config = model_from_dict(metadata["model"])
-        model = build_model(config, own, metadata["kind"], metadata["share_params"])
-        sizes = {k: v for k, v in model.state_dict().items() if not isinstance(v, Tensor)}
-        model.load_state_dict({**sizes, **load_file(path / WEIGHTS)})
+        model, config = build_network(metadata)
+        load_weights(model, load_file(path / WEIGHTS))
         team = FrozenTeam(model.requires_grad_(False).eval(), config, metadata, path)
     except _DAMAGE as error:
         raise damaged(path, error) from error
@@ -106,7 +104,8 @@ def load_team(path: str | Path) -> dict[str, FrozenTeam]:
     writes.
 
     Args:
-        path: a team's folder, or one that has exactly one team below it, such as a run's.
+        path: a team's folder, one of its parts, such as a teacher's folder, or a folder that has
+            exactly one team below it, such as a run's.
 
     Raises:
         ValueError: if there is no team, or more than one, or one of its parts is damaged.
@@ -114,6 +113,9 @@ def load_team(path: str | Path) -> dict[str, FrozenTeam]:
     register_models()
     register_tasks()
     path = Path(path).expanduser()
+    if (path / METADATA).is_file():
+        part = load_teacher(path)
+        return {part.metadata["task"]["tasks"][0]["name"]: part}
     teams = {entry.parent.parent for entry in path.glob(f"*/{METADATA}")} or {
         entry.parent.parent for entry in path.glob(f"**/{FOLDER}/*/{METADATA}")
     }

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 from benchmarl.models import Mlp
-from benchmarl.models.common import Model
 from torch import Tensor, nn
 
 from benchmarl_mkt.models.actions import greedy_actions
 from benchmarl_mkt.models.multitask import MultiTaskModel
+from benchmarl_mkt.teams.expert import ExpertNetwork, padded
 from benchmarl_mkt.teams.frozen import FrozenTeam
+from benchmarl_mkt.teams.onnx_expert import OnnxNetwork
 
 _PACKAGES = ("onnx", "onnxscript")
 
@@ -24,7 +25,8 @@ def export_policy(policy: FrozenTeam, path: str | Path) -> Path:
 
     Inputs, with a batch dimension B of any size: ``observation`` float32 [B, N, D] and
     ``action_mask`` bool [B, N, A]. Outputs: ``action_value`` (or ``logits``) float32 [B, N, A] and
-    ``action`` int64 [B, N], the best available one.
+    ``action`` int64 [B, N], the best available one. A team that came as an ONNX file is
+    written as it came.
 
     Args:
         policy: one of :func:`~benchmarl_mkt.teams.load_team`'s.
@@ -43,6 +45,10 @@ def export_policy(policy: FrozenTeam, path: str | Path) -> Path:
         raise ImportError(
             f"export: {' and '.join(missing)} not installed; pip install 'benchmarl-mkt[onnx]'"
         )
+    if isinstance(policy.model, OnnxNetwork):  # it is the file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(policy.model.content.cpu().numpy().tobytes())
+        return path
     specs, batch = policy.specs, torch.export.Dim("batch")
     inputs = (
         torch.zeros(2, specs.n_agents, specs.observation_size),
@@ -66,16 +72,18 @@ def export_policy(policy: FrozenTeam, path: str | Path) -> Path:
     return path
 
 
-def plain_network(model: Model) -> nn.Module:
+def plain_network(model: nn.Module) -> nn.Module:
     """Return the same network without tensordicts: observations [*B, N, D] to [*B, N, A].
 
     Args:
-        model: the agents' network, feed-forward: :class:`MultiTaskModel` with an ``mlp`` trunk, or
-            BenchMARL's ``mlp``.
+        model: the agents' network, feed-forward: :class:`MultiTaskModel` with an ``mlp`` trunk,
+            BenchMARL's ``mlp``, or an expert's of that.
 
     Raises:
         ValueError: if it is another one.
     """
+    if isinstance(model, ExpertNetwork):
+        return _PerGroup([plain_network(part) for part in model.models], model)
     if isinstance(model, MultiTaskModel) and isinstance(model.trunk, Mlp):
         trunk = model.trunk.mlp[0]  # sees rows, so it is one plain MLP
         return nn.Sequential(model.embedding, model.activate, trunk, model.activate, model.head)
@@ -108,6 +116,25 @@ class _PerAgent(nn.Module):
             return self.nets[0](observation)
         parts = zip(self.nets, observation.unbind(-2))
         return torch.stack([net(part) for net, part in parts], -2)
+
+
+class _PerGroup(nn.Module):
+    """An expert's networks, each for its group of agents."""
+
+    def __init__(self, nets: list[nn.Module], expert: ExpertNetwork):
+        super().__init__()
+        self.nets, self.groups = nn.ModuleList(nets), expert.groups
+        self.n_actions = expert.team.n_actions
+
+    def forward(self, observation: Tensor) -> Tensor:
+        agents = observation.split([group.n_agents for group in self.groups], -2)
+        return torch.cat(
+            [
+                padded(net(part[..., : group.observation_size]), self.n_actions)
+                for net, group, part in zip(self.nets, self.groups, agents)
+            ],
+            -2,
+        )
 
 
 class _Greedy(nn.Module):

@@ -39,8 +39,8 @@ def test_unknown_commands(cli):
     assert error == "error: command: 'dance' is unknown; see benchmarl -h\n"
     assert cli("teachers", "sing")[::2] == (
         2,
-        "error: teachers: argument action: invalid choice: 'sing' (choose from 'train', 'list', "
-        "'show', 'verify'); see benchmarl teachers -h\n",
+        "error: teachers: argument action: invalid choice: 'sing' (choose from 'train', "
+        "'import', 'list', 'show', 'verify'); see benchmarl teachers -h\n",
     )
     assert cli("resume")[::2] == (
         2,

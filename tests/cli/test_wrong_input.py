@@ -350,6 +350,10 @@ COMMANDS = {
     ): "argument --seed: '4294967296' must be a whole",
     ("teachers",): "teachers: the following arguments are required: action",
     ("teachers", "list", "all"): "teachers: 'list all' given; ",
+    ("teachers", "list", "--out=here"): "teachers: list writes nothing; leave out --out",
+    ("teachers", "import"): "teachers: import takes one expert, not []",
+    ("teachers", "import", "nowhere"): "import: no weights in nowhere",
+    ("merge", "nowhere"): "merge: name the experts' runs and one folder, out=FOLDER",
     ("teachers", "train"): "task: missing; name one, such as task=multitask/mpe",
     ("teachers", "train", "algorithm=qmix", "experiment=mkt_quick", "task=multitask/mpe"): (
         "algorithm: teachers are trained for algorithm=mkt"

@@ -33,6 +33,10 @@ from tests.helpers import REPOSITORY, TINY
 
 # What is shown and not run.
 PLAIN = {"text", "yaml", "bibtex"}
+STOCK_BUDGET = [
+    "task.max_steps=20",
+    *(f"experiment.{key}={str(value).lower()}" for key, value in TINY.items()),
+]
 _MARK = re.compile(r"<!-- blocks: (fails|slow|hours)\b ?([^>]*?) *-->\s*\Z")
 _STOCK = re.compile(r"algorithm=(qmix|vdn|mappo)\b|method=\w+_(multi|unshared)\b")
 
@@ -96,8 +100,9 @@ def commands(text: str) -> Iterator[list[str]]:
 def run_command(words: list[str], mark: str, tiny: Path) -> None:
     """Run a command of a console block in the working directory.
 
-    Trainings get the budget of ``tiny``, sweeps their first method and seed. ``make`` shows what it
-    would do, installations are compared with the extras that there are.
+    Trainings, stock BenchMARL's too, get the budget of ``tiny``, sweeps their first method and
+    seed. ``make`` shows what it would do, installations are compared with the extras that there
+    are.
 
     Args:
         words: program and arguments.
@@ -119,7 +124,7 @@ def run_command(words: list[str], mark: str, tiny: Path) -> None:
         known = run([script, *(o for o in options[:1] if not o.startswith("-")), "--help"])
         assert all(option in known for option in options if option.startswith("--"))
     elif program == "python":
-        run(arguments)
+        run([*arguments, *STOCK_BUDGET] if arguments[:2] == ["-m", "benchmarl.run"] else arguments)
     elif program == "pytest":
         run(
             ["-m", "pytest", "--collect-only", *arguments, str(REPOSITORY / "tests" / "objectives")]
@@ -177,12 +182,14 @@ def call(arguments: list[str]) -> int:
 
 
 def small(arguments: list[str], tiny: Path) -> list[str]:
-    """Give ``run`` and ``teachers train`` the budget of ``tiny``."""
-    if arguments[0] != "run" and arguments[:2] != ["teachers", "train"]:
+    """Give ``run``, ``merge`` and ``teachers train`` the budget of ``tiny``."""
+    if arguments[0] not in ("run", "merge") and arguments[:2] != ["teachers", "train"]:
         return arguments
     budget = [f"experiment.{key}={str(value).lower()}" for key, value in TINY.items()]
     if not _STOCK.search(" ".join(arguments)):
         budget.append(f"algorithm.teacher.experiment={tiny}")
+    if arguments[0] == "merge":
+        budget.append("task.final_episodes=20")
     if "--config-name" in arguments:  # a sweep
         arguments = [re.sub(r"^((?:\+method|seed)=\w+),.*", r"\1", word) for word in arguments]
         if not any(word.startswith("+method=") for word in arguments):

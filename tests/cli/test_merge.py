@@ -1,0 +1,88 @@
+"""One team out of experts that are there, by one command."""
+
+import json
+
+import pytest
+
+from benchmarl_mkt.cli.jobs import as_override
+from benchmarl_mkt.presets import compose_config
+from benchmarl_mkt.teachers.imports import import_run
+from benchmarl_mkt.teams import load_team
+from tests.helpers import TINY
+from tests.stock import stock_run
+
+BUDGET = [f"experiment.{key}={str(value).lower()}" for key, value in TINY.items()]
+SHORT = "task.max_steps=6"
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """Runs of stock BenchMARL: four agents by MAPPO, two by IQL."""
+    folder = tmp_path_factory.mktemp("experts")
+    tag = stock_run(folder / "tag", "algorithm=mappo", "task=vmas/simple_tag", SHORT)
+    given = ("algorithm=iql", "task=vmas/navigation", SHORT, "task.n_agents=2")
+    return tag, stock_run(folder / "walk", *given, model="layers/gru")
+
+
+def test_one_command_from_experts_to_a_team(experts, cli, tmp_path):
+    tag, walk = experts
+    budget = [*BUDGET, "task.final_episodes=20"]
+    status, out, error = cli("merge", str(tag), str(walk), "out=runs/one", *budget)
+    assert status == 0, error
+    assert "algorithm.mixer=vdn" in out
+    assert "mappo" in out
+    assert "iql" in out
+    run = tmp_path / "runs" / "one"
+    (summary,) = run.glob("*/summary.json")
+    rows = json.loads(summary.read_text())["tasks"]
+    assert set(rows) == {"simple_tag", "navigation"}
+    assert all({"teacher", "student", "random"} <= set(row) for row in rows.values())
+    team = load_team(run)
+    assert [team[task].specs.n_agents for task in ("simple_tag", "navigation")] == [4, 2]
+    (entry,) = team["navigation"].metadata["task"]["tasks"]
+    assert entry["config"] == {"max_steps": 6, "n_agents": 2}
+    assert "Finished already" in cli("resume", str(run))[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nowhere", "out=one"], "import: no weights in nowhere"),
+        (["nowhere"], "one folder, out=FOLDER"),
+        (["out=one"], "name the experts' runs"),
+        (["push.onnx", "out=one"], "does not say its task"),
+        (["push.onnx:mpe/simple_push", "out=one"], "there is no file push.onnx"),
+    ],
+)
+def test_what_is_refused(cli, tmp_path, arguments, reason):
+    status, out, error = cli("merge", *arguments)
+    assert (status, out) == (2, "")
+    assert reason in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_experts_of_one_task_are_refused(experts, cli, tmp_path):
+    path = import_run(experts[0])
+    status, _, error = cli("merge", str(experts[0]), str(path), "out=one")
+    assert status == 2
+    assert "'simple_tag' is in the set twice" in error
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"task": "vmas/balance", "config": {"n": 3, "x": 1.5, "y": True, "z": None, "l": [1, [2]]}},
+        "a b, c: {d}",
+        "true",
+        "3",
+        "it's",
+        'say "so"',
+        "/a/path-1.2/x_y~",
+        [],
+        {},
+    ],
+)
+def test_hydra_reads_what_is_written_for_it(value):
+    cfg = compose_config(["algorithm=mkt", "task=multitask/mpe", f"+extra={as_override(value)}"])
+    assert cfg.extra == value
