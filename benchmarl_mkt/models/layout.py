@@ -112,6 +112,10 @@ class EntityLayout:
         for name in (self.type, *(part.type for part in self.lists)):
             if not isinstance(name, str) or not name or "." in name:
                 raise _error(self, f"the type {name!r} must be a name without dots")
+        if self.type in [part.type for part in self.lists]:
+            raise _error(self, "the agent's own type must have another name than those it sees")
+        if not self.own and not self.lists:
+            raise _error(self, "there is nothing in it; give own numbers or lists")
         slices = [*self.own, *self.dropped]
         for part in self.lists:
             slices += [(start, start + part.count * length) for start, length in part.parts]

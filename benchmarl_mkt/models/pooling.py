@@ -55,8 +55,12 @@ def target_scores(x: Tensor, weight: Tensor, key: Tensor, query: Tensor, out: Te
 
 
 def _in_chunks(x: Tensor) -> bool:
-    """Whether to compute in chunks: not where other devices, exporters or input gradients are."""
-    return x.device.type == "cpu" and not x.requires_grad and not torch.compiler.is_compiling()
+    """Whether to compute in chunks: on a CPU, where no exporter or transform looks inside.
+
+    TorchRL's advantages of a critic are such a transform (vmap).
+    """
+    looked_into = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return x.device.type == "cpu" and not x.requires_grad and not looked_into
 
 
 def _chunks(x: Tensor, width: int) -> Iterator[tuple[slice, Tensor]]:

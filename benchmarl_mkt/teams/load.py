@@ -15,6 +15,7 @@ from benchmarl_mkt.environments import MultiTaskConfig
 from benchmarl_mkt.environments.registration import register_tasks
 from benchmarl_mkt.environments.task_set import RUN_FIELDS
 from benchmarl_mkt.files import sha256
+from benchmarl_mkt.models.layout import EntityLayout
 from benchmarl_mkt.models.registration import register_models
 from benchmarl_mkt.models.serialisation import model_from_dict
 from benchmarl_mkt.teams.folder import FORMAT, METADATA, WEIGHTS, TeamSpecs, checksum
@@ -54,7 +55,8 @@ def load_teacher(
         _check_metadata(metadata, path / WEIGHTS)
         own, taught = TeamSpecs(**metadata["specs"]), _task_of(metadata["task"])
         config = model_from_dict(metadata["model"])
-        model = build_model(config, own, metadata["kind"], metadata["share_params"])
+        layout = metadata.get("layout") and EntityLayout.from_dict(metadata["layout"])
+        model = build_model(config, own, metadata["kind"], metadata["share_params"], layout)
         sizes = {k: v for k, v in model.state_dict().items() if not isinstance(v, Tensor)}
         model.load_state_dict({**sizes, **load_file(path / WEIGHTS)})
         team = FrozenTeam(model.requires_grad_(False).eval(), config, metadata, path)
