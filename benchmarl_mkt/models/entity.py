@@ -9,12 +9,12 @@ task (REFIL, `arXiv:2006.04222 <https://arxiv.org/abs/2006.04222>`_).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from benchmarl.utils import _read_yaml_config
 from torch import Tensor, nn
 
 from benchmarl_mkt.files import conf_path
@@ -297,7 +297,7 @@ def _runs(indices: list[int]) -> list[tuple[int, int]]:
     """Slices of consecutive indices."""
     breaks = [i for i in range(1, len(indices)) if indices[i] != indices[i - 1] + 1]
     edges = [0, *breaks, len(indices)]
-    return [(indices[a], indices[b - 1] + 1) for a, b in zip(edges, edges[1:]) if b > a]
+    return [(indices[a], indices[b - 1] + 1) for a, b in itertools.pairwise(edges) if b > a]
 
 
 @dataclass

@@ -7,7 +7,7 @@ specification of what the model reads (:class:`EntitySpec`), as BenchMARL hands 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torchrl.data import Composite
@@ -19,7 +19,7 @@ Slice = tuple[int, int]  # first number, and the one after the last
 class Pointer:
     """A number of an entity that names an entity of a list.
 
-    The entity is number ``round(value * scale) - offset`` of list ``to``; outside of the list, none.
+    It is number ``round(value * scale) - offset`` of list ``to``; outside of it, none is named.
 
     Args:
         feature: which of the entity's numbers it is.
@@ -137,7 +137,8 @@ class EntityLayout:
             len(set(targets)) < len(targets) or not set(targets) <= set(range(n_actions))
         ):
             raise _error(
-                self, f"actions {targets} target entities; all must differ and lie below {n_actions}"
+                self,
+                f"actions {targets} target entities; all must differ and lie below {n_actions}",
             )
         return self
 
@@ -231,11 +232,6 @@ def layout_of(spec: Composite, group: str) -> EntityLayout | None:
     """Return the layout that a model's ``input_spec`` carries, of its group or of a state."""
     inner = spec[group] if group in spec.keys() else spec
     return getattr(inner, "layout", None)
-
-
-def with_agent_id(layout: EntityLayout, n_agents: int) -> EntityLayout:
-    """Return the layout of observations to which a one-hot id of ``n_agents`` is appended."""
-    return replace(layout, agent_id=n_agents)
 
 
 def _with_layout(spec: EntitySpec, layout: EntityLayout) -> EntitySpec:

@@ -33,8 +33,10 @@ class StudentNetwork(nn.Module):
         self.embeddings = nn.ModuleDict({task: net.embedding for task, net in agents.items()})
         self.trunk, self.activate = first.trunk, first.activate
         self.heads = nn.ModuleDict({task: net.head for task, net in agents.items()})
-        entities = [net.parts for net in agents.values() if isinstance(net, EntityModel)]
-        self.parts = nn.ModuleDict({name: part for parts in entities for name, part in parts.items()})
+        self.parts = nn.ModuleDict()  # of entity networks, which share them
+        for net in agents.values():
+            if isinstance(net, EntityModel):
+                self.parts.update(net.parts)
         self.mixer = mixer
 
     def forward(
