@@ -178,7 +178,7 @@ class EntityLayout:
             )
             slices = {key: _slices(data[key]) for key in ("own", "dropped")}
             return cls(**{**data, **slices, "lists": lists})
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"entity_layout: {error!r}") from error
 
 

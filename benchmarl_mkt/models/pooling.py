@@ -60,7 +60,7 @@ def _in_chunks(x: Tensor) -> bool:
     TorchRL's advantages of a critic are such a transform (vmap).
     """
     looked_into = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return x.device.type == "cpu" and not x.requires_grad and not looked_into
+    return x.device.type == "cpu" and x.numel() > 0 and not x.requires_grad and not looked_into
 
 
 def _chunks(x: Tensor, width: int) -> Iterator[tuple[slice, Tensor]]:
