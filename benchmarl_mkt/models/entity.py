@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,14 +63,14 @@ class EntityModel(MultiTaskModel):
         acts = not self.centralised and self.out_key[-1] in _ACTING
         size = sum(spec.shape[leading:].numel() for spec in self.input_spec.values(True, True))
         layout = self.layout.check(size, n_outputs if acts else None)
-        encoder = EntityEncoder(layout, part, token_size, self.embedding_size, agent_id, acts)
+        if not acts:
+            seen = tuple(replace(entities, actions=None) for entities in layout.lists)
+            layout = replace(layout, lists=seen)
+        encoder = EntityEncoder(layout, part, token_size, self.embedding_size, agent_id)
         pools = self.centralised and self.input_has_agent_dim
         self.embedding = AgentsEncoder(encoder, self.n_agents) if pools else encoder
-        if acts:
-            sizes = self.feature_size, token_size, score_size
-            self.head = EntityHead(layout, part, n_outputs, *sizes)
-        else:
-            self.head = part(f"{layout.type}:out", nn.Linear, self.feature_size, n_outputs)
+        sizes = self.feature_size, token_size, score_size
+        self.head = EntityHead(layout, part, n_outputs, *sizes)
 
 
 class Parts:
@@ -117,7 +117,7 @@ class _Borrowing(nn.Module):
 
 
 class EntityEncoder(_Borrowing):
-    """E of rows [M, D]: [M, e], with ``targets`` also the entities that actions target.
+    """E of rows [M, D]: [M, e], and the entities that actions target.
 
     Args:
         layout: what a row is made of.
@@ -125,7 +125,6 @@ class EntityEncoder(_Borrowing):
         token_size: size w of a token.
         embedding_size: size e of the output.
         agent_id: whether to read the agent id.
-        targets: whether to return the entities that actions target.
     """
 
     def __init__(
@@ -135,10 +134,9 @@ class EntityEncoder(_Borrowing):
         token_size: int,
         embedding_size: int,
         agent_id: bool = False,
-        targets: bool = False,
     ):
         super().__init__()
-        self.layout, self._with_targets = layout, targets
+        self.layout = layout
         self._id = layout.agent_id if agent_id else 0
         own = sum(stop - start for start, stop in layout.own)
         layers = []
@@ -153,7 +151,7 @@ class EntityEncoder(_Borrowing):
             layers.append((f"{entities.type}:pool", 2 * token_size, embedding_size))
         self._borrowed = {name: part(name, nn.Linear, *sizes) for name, *sizes in layers}
 
-    def forward(self, rows: Tensor) -> Tensor | tuple[Tensor, Targets]:
+    def forward(self, rows: Tensor) -> tuple[Tensor, Targets]:
         """Embed rows, before an activation."""
         layout, modules = self.layout, self._borrowed
         terms, targets = [], []
@@ -169,8 +167,7 @@ class EntityEncoder(_Borrowing):
             terms.append(modules[f"{entities.type}:pool"](pooled(x, weight)))
             if entities.actions is not None:
                 targets.append((x, weight))
-        embedded = sum(terms[1:], terms[0])
-        return (embedded, targets) if self._with_targets else embedded
+        return sum(terms[1:], terms[0]), targets
 
 
 class AgentsEncoder(nn.Module):
@@ -182,7 +179,7 @@ class AgentsEncoder(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Embed the agents' concatenated observations."""
-        embedded = self.encoder(rows.reshape(len(rows) * self.n_agents, -1))
+        embedded, _ = self.encoder(rows.reshape(len(rows) * self.n_agents, -1))
         return torch.relu(embedded).view(len(rows), self.n_agents, -1).mean(1)
 
 
@@ -222,7 +219,7 @@ class EntityHead(_Borrowing):
         places = [order.index(action) for action in range(n_actions)]
         self._places = None if places == sorted(places) else places
 
-    def forward(self, features: Tensor, targets: Targets) -> Tensor:
+    def forward(self, features: Tensor, targets: Targets | tuple[()] = ()) -> Tensor:
         """Value the actions, from features c [M, f] and what the encoder gave besides."""
         values = [self._borrowed["basic"](features)] if "basic" in self._borrowed else []
         for name, entities in zip(self._scores, targets):
