@@ -110,9 +110,8 @@ class SmaxEnv(LeavesEnv):
 
     def _leaves(self, views: Sequence[View]) -> Leaves:
         """What the battles of all chunks show."""
-        view = views[0]
-        if len(views) > 1:
-            count = self.batch_size[0]
+        view, (count,) = views[0], self.batch_size
+        if len(views) > 1 or self._size > count:
             view = type(view)(*(np.concatenate(parts)[:count] for parts in zip(*views)))
         of_group = ("observation", "action_mask", "reward")
         keys = {"won": WON, **{name: (GROUP, name) for name in of_group}}
