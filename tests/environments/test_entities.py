@@ -1,10 +1,13 @@
 """What tasks say of their observations is what they show."""
 
+import sys
 from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 import torch
 from benchmarl.algorithms import MappoConfig, QmixConfig
+from benchmarl.environments import VmasTask
 from benchmarl.experiment import Experiment
 from benchmarl.models import MlpConfig
 
@@ -18,7 +21,8 @@ from benchmarl_mkt.teams import load_teacher, load_team
 from benchmarl_mkt.teams.export import export_team
 from benchmarl_mkt.teams.folder import TeamSpecs
 from benchmarl_mkt.teams.frozen import build_model
-from tests.helpers import make_experiment, random_masked, task_set, tiny_config
+from tests.docs.blocks import blocks
+from tests.helpers import REPOSITORY, make_experiment, random_masked, task_set, tiny_config
 from tests.teams.test_load import edit
 from tests.toys import ToyClass, toy
 
@@ -253,3 +257,22 @@ def test_a_damaged_layout_is_refused(tmp_path):
             load_teacher(folder)
     edit(folder, layout=layout)
     load_teacher(folder)
+
+
+def test_the_documentations_own_task_trains_at_any_size(tmp_path, monkeypatch):
+    """Its class, as the page has it; BenchMARL pickles tasks, and so wants it in a module."""
+    page = next(b for b in blocks(REPOSITORY / "docs" / "entities.md") if b.language == "python")
+    module = ModuleType("page_of_entities")
+    module.__dict__["__name__"] = module.__name__
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(page.text, module.__dict__)
+    stock, shapes = VmasTask.SIMPLE_SPREAD.get_from_yaml(), []
+    for n_agents in (2, 4):
+        task = module.Spread(stock.name, {**stock.config, "n_agents": n_agents})
+        experiment = make_experiment(
+            tmp_path, task, MappoConfig.get_from_yaml(), EntityModelConfig()
+        )
+        experiment.run()
+        policy = experiment.algorithm.get_policy_for_loss("agents")
+        shapes.append({name: p.shape for name, p in policy.named_parameters()})
+    assert shapes[0] == shapes[1]
