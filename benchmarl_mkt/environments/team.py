@@ -71,7 +71,8 @@ class Team:
             case, N state_length = S; None in the first.
         layout: the entities of an observation, if one group is controlled and the task has an
             ``entity_layout`` of it; else None.
-        state_layout: those of the task's own state, if it has a ``state_layout``; else None.
+        state_layout: the entities of the task's own state, if the task has a ``state_layout``, or,
+            where it has no state, of each agent's part of it; else None.
 
     Args:
         task: the BenchMARL task.
@@ -157,7 +158,6 @@ class Team:
         self.max_return = getattr(one, "max_return", None)  # of every agent
         if self.max_return is not None and not self._mean_reward:
             self.max_return *= self.n_agents
-        self._read_layouts(task, one)
         length = max(group.length for group in self._groups)
         self.observation_size = length + (self.n_agents if self._agent_id else 0)
         self._state_keys = [] if states is None else list(states.keys(True, True))
@@ -165,6 +165,7 @@ class Team:
         self.state_size = sum(states[key].shape.numel() for key in self._state_keys)
         if states is None:
             self.state_size = self.n_agents * length
+        self._read_layouts(task, one)
         n, batch, device = self.n_agents, len(self._never), self.env.device
         ids = torch.eye(n) if self._agent_id else torch.zeros(n, 0)
         self._tails = []  # what follows the groups' observations: zero padding, and the agent ids
@@ -177,12 +178,15 @@ class Team:
 
     def _read_layouts(self, task: Any, one: EnvBase) -> None:
         layouts = task.entity_layout(one) if hasattr(task, "entity_layout") else {}
-        states = task.state_layout(one) if hasattr(task, "state_layout") else None
-        self.layout, self.state_layout = None, states
+        self.layout = self.state_layout = None
         first, *others = self._groups
         if not others and first.name in layouts:
             layout: EntityLayout = layouts[first.name].check(first.length, first.n_actions)
             self.layout = replace(layout, agent_id=self.n_agents if self._agent_id else 0)
+            self.state_layout = layout
+        if self.state_length is None:
+            state = task.state_layout(one) if hasattr(task, "state_layout") else None
+            self.state_layout = None if state is None else state.check(self.state_size)
 
     def _read_group(self, task: TaskClass, one: EnvBase, name: str, agents: list[str]) -> _Group:
         entries, masks = task.observation_spec(one)[name], task.action_mask_spec(one)

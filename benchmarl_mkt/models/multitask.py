@@ -131,7 +131,7 @@ class MultiTaskModel(Model):
             key: group.get(key).reshape(count, 1, *group.get(key).shape[len(lead) :])
             for key in self._hidden
         }
-        embedded, *targets = _embed(self.embedding, rows)
+        embedded, *targets = embed(self.embedding, rows)
         inputs = {
             _IN: self.activate(embedded).unsqueeze(1),
             "is_init": is_init.reshape(count, 1),
@@ -200,7 +200,7 @@ def network_outputs(
     outputs [*B_k, N_k, out_k]; ``activate`` follows E_k and F. A recurrent trunk takes sequences
     [B, T, N_k, d_k], starts from zeros, and ``is_init`` [B, T, 1] is true where episodes begin.
     """
-    found = [_embed(embeddings[task], x.reshape(-1, x.shape[-1])) for task, x in data.items()]
+    found = [embed(embeddings[task], x.reshape(-1, x.shape[-1])) for task, x in data.items()]
     embedded = [
         activate(rows).view(*x.shape[:-1], -1) for (rows, *_), x in zip(found, data.values())
     ]
@@ -211,7 +211,7 @@ def network_outputs(
     }
 
 
-def _embed(embedding: nn.Module, rows: Tensor) -> tuple[Any, ...]:
+def embed(embedding: nn.Module, rows: Tensor) -> tuple[Any, ...]:
     """E_k of rows [M, d], and what the head reads besides the features, if anything."""
     out = embedding(rows)
     return out if isinstance(out, tuple) else (out,)

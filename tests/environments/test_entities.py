@@ -21,8 +21,10 @@ from benchmarl_mkt.teams import load_teacher, load_team
 from benchmarl_mkt.teams.export import export_team
 from benchmarl_mkt.teams.folder import TeamSpecs
 from benchmarl_mkt.teams.frozen import build_model
+from benchmarl_mkt.teams.onnx import export_policy
 from tests.docs.blocks import blocks
 from tests.helpers import REPOSITORY, make_experiment, random_masked, task_set, tiny_config
+from tests.teams.test_frozen import run_onnx
 from tests.teams.test_load import edit
 from tests.toys import ToyClass, toy
 
@@ -232,6 +234,10 @@ def test_a_student_of_a_battle_and_another_task_is_saved_and_plays(tmp_path):
     config = MktConfig(annealing={"start": 1.0, "end": 1.0, "fraction": 1.0}, mixer="vdn_s")
     experiment = make_experiment(tmp_path, task, config, EntityModelConfig())
     experiment.run()
+    mixer = experiment.losses["student"].network.mixer
+    assert set(mixer.parts) == {  # no weights for the battle's own state
+        f"smax/state/{army}:{what}" for army in ("ally", "enemy") for what in ("token", "pool")
+    }
     team = load_team(export_team(experiment, tmp_path / "team"))
     observation = {
         name: torch.rand(5, agents.specs.n_agents, agents.specs.observation_size)
@@ -242,6 +248,13 @@ def test_a_student_of_a_battle_and_another_task_is_saved_and_plays(tmp_path):
         assert torch.equal(agents(observation[name]), expected[name])
     assert team["3m"].model.layout == experiment.test_env.teams["3m"].layout
     assert "layout" not in team["plain"].metadata
+    pytest.importorskip("onnxscript")
+    path = export_policy(team["3m"], tmp_path / "3m.onnx")
+    for batch in (1, 5):
+        seen = observation["3m"][:batch]
+        mask = torch.ones(batch, 3, 8, dtype=torch.bool)
+        found = run_onnx(path, {"observation": seen, "action_mask": mask})["action_value"]
+        torch.testing.assert_close(torch.from_numpy(found), expected["3m"][:batch])
 
 
 @needs_jaxmarl
