@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models.layout import EntityLayout, EntityList, layout_of
 from benchmarl_mkt.models.multitask import MultiTaskModel, MultiTaskModelConfig
-from benchmarl_mkt.models.pooling import pooled, target_scores
+from benchmarl_mkt.models.pooling import CACHED, in_chunks, pooled, target_scores
 
 _ACTING = ("action_value", "logits")  # outputs with one number for every action
 Targets = list[tuple[Tensor, Tensor]]  # of a list: entities [n, M, f], weights of tokens [w, f]
@@ -105,6 +105,27 @@ class Parts:
         return module
 
 
+class Hidden(nn.Linear):
+    """A layer before a ReLU. Its orthogonal weights keep signals' size through many layers.
+
+    As MAPPO's (`arXiv:2103.01955 <https://arxiv.org/abs/2103.01955>`_, appendix).
+    """
+
+    gain = 2**0.5
+
+    def reset_parameters(self) -> None:
+        """Draw orthogonal weights, without bias."""
+        nn.init.orthogonal_(self.weight, self.gain)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Output(Hidden):
+    """A last layer: at first all actions are nearly alike."""
+
+    gain = 0.01
+
+
 class _Borrowing(nn.Module):
     """Uses modules that are registered elsewhere, so that each occurs once among a student's.
 
@@ -149,7 +170,7 @@ class EntityEncoder(_Borrowing):
             numbers = len(entities.kept) + layout.pointed_at(index)
             layers.append((f"{entities.type}:token", numbers, token_size))
             layers.append((f"{entities.type}:pool", 2 * token_size, embedding_size))
-        self._borrowed = {name: part(name, nn.Linear, *sizes) for name, *sizes in layers}
+        self._borrowed = {name: part(name, Hidden, *sizes) for name, *sizes in layers}
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Targets]:
         """Embed rows, before an activation."""
@@ -208,7 +229,7 @@ class EntityHead(_Borrowing):
         order = layout.basic_actions(n_actions)
         if order:
             name = f"{layout.type}:basic"
-            self._borrowed["basic"] = part(name, nn.Linear, feature_size, len(order))
+            self._borrowed["basic"] = part(name, Output, feature_size, len(order))
         self._scores = []
         for entities in layout.lists:
             if entities.actions is not None:
@@ -233,9 +254,9 @@ class TargetScore(nn.Module):
 
     def __init__(self, feature_size: int, token_size: int, score_size: int):
         super().__init__()
-        self.query = nn.Linear(feature_size, score_size)
-        self.key = nn.Linear(token_size, score_size, bias=False)
-        self.out = nn.Linear(score_size, 1)
+        self.query = Hidden(feature_size, score_size)
+        self.key = Hidden(token_size, score_size, bias=False)
+        self.out = Output(score_size, 1)
 
     def forward(self, features: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """Score every entity."""
@@ -249,6 +270,10 @@ def entity_rows(layout: EntityLayout, rows: Tensor) -> list[Tensor]:
     The f numbers of an entity are those that are kept, how many present entities point at it (if
     any may), and 1. Of an entity that is not there all are zero.
     """
+    chunk = max(1, CACHED // rows.shape[1])
+    if in_chunks(rows) and len(rows) > chunk:
+        chunks = [entity_rows(layout, part) for part in rows.split(chunk)]
+        return [torch.cat(parts, 1) for parts in zip(*chunks)]
     views = [_numbers(entities, rows) for entities in layout.lists]
     present = [
         numbers.new_ones(*numbers.shape[:2], 1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CACHED = 2**17  # numbers of a chunk's tokens
+CACHED = 2**17  # numbers of a chunk that stay in a processor's cache
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
@@ -31,7 +31,7 @@ def pooled(x: Tensor, weight: Tensor) -> Tensor:
     if not len(x):
         return x.new_zeros(x.shape[1], 2 * len(weight))
     count = x[..., -1].sum(0).clamp(min=1.0).unsqueeze(-1)
-    if _in_chunks(x):
+    if in_chunks(x):
         total, largest = _Pooled.apply(x, weight)
     else:
         tokens = torch.relu(x @ weight.t())
@@ -49,12 +49,12 @@ def target_scores(x: Tensor, weight: Tensor, key: Tensor, query: Tensor, out: Te
         query: W c [M, h], of the agents.
         out: [h].
     """
-    if _in_chunks(x):
+    if in_chunks(x):
         return _TargetScores.apply(x, weight, key, query, out).t()
     return (torch.relu(query + torch.relu(x @ weight.t()) @ key.t()) @ out).t()
 
 
-def _in_chunks(x: Tensor) -> bool:
+def in_chunks(x: Tensor) -> bool:
     """Whether to compute in chunks: on a CPU, where no exporter or transform looks inside.
 
     TorchRL's advantages of a critic are such a transform (vmap).
@@ -66,7 +66,7 @@ def _in_chunks(x: Tensor) -> bool:
 def _chunks(x: Tensor, width: int) -> Iterator[tuple[slice, Tensor]]:
     """Some agents at a time, and their entities' rows [n R, f]."""
     n, agents, size = x.shape
-    rows = max(1, _CACHED // (n * width))
+    rows = max(1, CACHED // (n * width))
     for start in range(0, agents, rows):
         chunk = slice(start, start + rows)
         yield chunk, x[:, chunk].reshape(-1, size)
@@ -75,7 +75,7 @@ def _chunks(x: Tensor, width: int) -> Iterator[tuple[slice, Tensor]]:
 def _buffers(x: Tensor, *widths: int) -> list[Tensor]:
     """Memory for the largest chunk, one matrix per width."""
     n, agents, _ = x.shape
-    rows = n * min(agents, max(1, _CACHED // (n * max(widths))))
+    rows = n * min(agents, max(1, CACHED // (n * max(widths))))
     return [x.new_empty(rows, width) for width in widths]
 
 

@@ -21,12 +21,14 @@ from benchmarl_mkt.models import (
     StudentNetwork,
     VdnMixer,
 )
+from benchmarl_mkt.models.entity import entity_rows
 from benchmarl_mkt.models.layout import described
+from benchmarl_mkt.models.pooling import CACHED
 from benchmarl_mkt.objectives import MktLoss
 from tests.helpers import action_specs, make_experiment, random_segments, task_set
 from tests.toys import ToyClass, toy
 
-SMALL = {"embedding_size": 8, "feature_size": 7, "token_size": 6, "score_size": 5}
+SMALL = {"embedding_size": 8, "feature_size": 7, "token_size": 9, "score_size": 5}
 GRU = {"name": "gru", "hidden_size": 8, "n_layers": 1, "mlp_num_cells": []}
 MOVES, UNIT, OWN = 3, 4, 2  # the last of a unit's numbers is the action that it took, over A - 1
 TEACHERLESS = {"start": 1.0, "end": 1.0, "fraction": 1.0}
@@ -215,6 +217,14 @@ def test_a_battle_in_a_larger_one():
     torch.testing.assert_close(found[:, : MOVES + 2], expected)
 
 
+def test_many_rows_are_taken_apart_as_few_are():
+    parts = units(11000, 4, 3)
+    rows = row(*parts)
+    assert len(rows) * rows.shape[1] > 2 * CACHED  # in several chunks
+    for many, few in zip(entity_rows(battle(4, 3), rows), entity_rows(battle(4, 3), rows[-7:])):
+        assert torch.equal(many[:, -7:], few)
+
+
 def test_types_share_their_weights_and_others_have_their_own():
     layouts = {
         "one": (battle(3, 2), 3, *sizes(3, 2)),
@@ -245,7 +255,7 @@ def test_a_task_without_layout_is_todays_network():
 def test_types_of_one_name_and_two_sizes_are_refused():
     other = EntityLayout("self", ((0, 2),), (EntityList("enemy", 2, ((2, 2),)),))
     layouts = {"one": (battle(3, 2), 3, *sizes(3, 2)), "two": (other, 2, 6, 4)}
-    with pytest.raises(ValueError, match=r"enemy:token has sizes \(4, 6\) in one task and \(2, 6"):
+    with pytest.raises(ValueError, match=r"enemy:token has sizes \(4, 9\) in one task and \(2, 9"):
         models(layouts)
     with pytest.raises(ValueError, match="no slice of the 7 numbers"):
         models({"two": (battle(3, 2), 2, 7, 4)})

@@ -12,7 +12,7 @@ N, AGENTS, SIZE, WIDTH, INNER = 5, 37, 6, 4, 3
 @pytest.fixture(params=[1, 64, 2**17])
 def cached(request, monkeypatch):
     """Chunks of one agent, of a few with a rest, and one chunk for all."""
-    monkeypatch.setattr(pooling, "_CACHED", request.param)
+    monkeypatch.setattr(pooling, "CACHED", request.param)
 
 
 def drawn(n: int = N, dtype=torch.double) -> list[torch.Tensor]:
@@ -61,7 +61,7 @@ def test_chunks_are_the_plain_products(cached, monkeypatch):
         return [*outputs, *torch.autograd.grad(total, weights)]
 
     chunked = both()
-    monkeypatch.setattr(pooling, "_in_chunks", lambda _: False)
+    monkeypatch.setattr(pooling, "in_chunks", lambda _: False)
     for found, expected in zip(chunked, both()):
         torch.testing.assert_close(found, expected)
 
