@@ -21,7 +21,7 @@ from benchmarl_mkt.models import (
     StudentNetwork,
     VdnMixer,
 )
-from benchmarl_mkt.models.entity import entity_rows
+from benchmarl_mkt.models.entity import Output, entity_rows
 from benchmarl_mkt.models.layout import described
 from benchmarl_mkt.models.pooling import CACHED
 from benchmarl_mkt.objectives import MktLoss
@@ -96,6 +96,9 @@ def models(layouts: dict, config=None, out: str = "action_value", **changes) -> 
                 **changes,
             }
         )
+    for part in dict.fromkeys(p for network in made.values() for p in network.modules()):
+        if isinstance(part, Output):  # as large as in training, so that differences show
+            torch.nn.init.normal_(part.weight)
     return made
 
 
@@ -178,7 +181,7 @@ def test_permuted_enemies_permute_their_scores():
     found = values(network, row(seen, own, foes[:, order]))
     torch.testing.assert_close(found[:, MOVES:], expected[:, MOVES:][:, order])
     torch.testing.assert_close(found[:, :MOVES], expected[:, :MOVES])
-    assert (found - expected).abs().max() > 1e-3  # it does read them
+    assert (found - expected).abs().max() > 1e-2  # it does read them
 
 
 def test_whoever_is_not_there_changes_nothing():
@@ -266,10 +269,10 @@ def test_agent_ids_count_only_if_asked_for():
     entry = {"task": (layout, 3, size + 3, actions)}
     seen = torch.cat([torch.rand(1, size).expand(3, -1), torch.eye(3)], -1)
     without = values(models(entry)["task"], seen)
-    assert torch.equal(without[0], without[1])
+    torch.testing.assert_close(without[0], without[1])
     told = EntityModelConfig(**SMALL, agent_id=True)
     found = values(models(entry, told)["task"], seen)
-    assert (found[0] - found[1]).abs().max() > 1e-4
+    assert (found[0] - found[1]).abs().max() > 1e-2
     assert "unit:id_3" in models(entry, told)["task"].parts
 
 
