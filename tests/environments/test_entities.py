@@ -1,6 +1,7 @@
 """What tasks say of their observations is what they show."""
 
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -14,14 +15,16 @@ from benchmarl.models import MlpConfig
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MpeTask, SmaxTask
 from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
-from benchmarl_mkt.models import EntityLayout, EntityModelConfig
+from benchmarl_mkt.models import EntityLayout, EntityList, EntityModelConfig
 from benchmarl_mkt.models.entity import entity_rows
 from benchmarl_mkt.models.layout import layout_of
+from benchmarl_mkt.teachers import train_teacher
 from benchmarl_mkt.teams import load_teacher, load_team
 from benchmarl_mkt.teams.export import export_team
 from benchmarl_mkt.teams.folder import TeamSpecs
 from benchmarl_mkt.teams.frozen import build_model
 from benchmarl_mkt.teams.onnx import export_policy
+from tests.conftest import write_tiny_experiment
 from tests.docs.blocks import blocks
 from tests.helpers import REPOSITORY, make_experiment, random_masked, task_set, tiny_config
 from tests.teams.test_frozen import run_onnx
@@ -289,3 +292,22 @@ def test_the_documentations_own_task_trains_at_any_size(tmp_path, monkeypatch):
         policy = experiment.algorithm.get_policy_for_loss("agents")
         shapes.append({name: p.shape for name, p in policy.named_parameters()})
     assert shapes[0] == shapes[1]
+
+
+def test_entity_teachers_teach_an_entity_student(tmp_path, monkeypatch):
+    """Teachers are trained, stored and found; the student follows them from the first step."""
+    layout = EntityLayout("toy/agent", ((1, 3),), (EntityList("toy/clock", 1, ((0, 1),)),))
+    layouts = {"agents": layout}
+    monkeypatch.setattr(ToyClass, "entity_layout", lambda *_: layouts, raising=False)
+    task = task_set(toy("one"), toy("two", groups={"agents": [3, 3, 0]}), final_episodes=4)
+    teacher = {"model": asdict(EntityModelConfig()) | {"name": "multitask_entity"}}
+    teacher |= {"experiment": str(write_tiny_experiment(tmp_path)), "store": str(tmp_path / "s")}
+    teacher |= {"algorithm": {"mixer": "vdn"}}
+    config = MktConfig(mixer="vdn", teacher=teacher)
+    for team in task.team_configs:
+        path = train_teacher(config.teacher_settings, task, team.name)
+        assert load_teacher(path).model.layout.agent_id == (2 if team.name == "one" else 3)
+    experiment = make_experiment(tmp_path, task, config, EntityModelConfig())
+    experiment.run()
+    assert set(experiment.algorithm.teachers) == {"one", "two"}
+    assert all(terms["kl"] >= 0 for terms in experiment.losses["student"].last_terms.values())
