@@ -108,9 +108,10 @@ class _Pooled(torch.autograd.Function):
             torch.mm(rows, columns, out=before)
             shape = (n, -1, width)
             torch.eq(before.view(shape), largest[chunk], out=at_top.view(shape))
+            ties = at_top.view(shape).sum(0).clamp_(min=1.0)  # they share a gradient, as in torch
             spread = of_total[chunk].expand(n, -1, -1)
             _relu_backward(spread, before.view(shape), 0, grad_input=of_tokens.view(shape))
-            of_tokens.view(shape).addcmul_(at_top.view(shape), of_largest[chunk])
+            of_tokens.view(shape).addcmul_(at_top.view(shape), of_largest[chunk] / ties)
             gradient.addmm_(rows.t(), of_tokens)
         return None, gradient.t()
 

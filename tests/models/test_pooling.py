@@ -66,6 +66,16 @@ def test_chunks_are_the_plain_products(cached, monkeypatch):
         torch.testing.assert_close(found, expected)
 
 
+def test_equal_entities_share_the_gradient_of_a_maximum(cached):
+    x, weight, *_ = drawn()
+    x[3] = x[1]
+    found = torch.autograd.grad(pooled(x, weight).square().sum(), weight)
+    tokens = torch.relu(x @ weight.t())
+    count = x[..., -1].sum(0).clamp(min=1).unsqueeze(-1)
+    plain = torch.cat([tokens.sum(0) / count, tokens.amax(0)], -1).square().sum()
+    torch.testing.assert_close(found, torch.autograd.grad(plain, weight))
+
+
 def test_nobody_at_all(cached):
     x, weight, *others = drawn(0)
     assert torch.equal(pooled(x, weight), torch.zeros(AGENTS, 2 * WIDTH, dtype=x.dtype))
