@@ -44,6 +44,12 @@ def numbers(layout, observation: torch.Tensor) -> list[torch.Tensor]:
     return [x.transpose(0, 1).reshape(*observation.shape[:-1], len(x), -1) for x in rows]
 
 
+def in_game(env, name: str) -> torch.Tensor:
+    """An entry [B, units] of SMAX's own state, in however many chunks battles are stepped."""
+    states = [battles.running.state.state for battles in env._chunks]
+    return torch.cat([torch.tensor(getattr(state, name).tolist()) for state in states])[:COPIES]
+
+
 @needs_jaxmarl
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_battle_has_a_layout_that_fits(scenario):
@@ -72,9 +78,7 @@ def test_a_battle_shows_what_its_layout_says():
         action[attacks] = random_masked(mask[..., MOVES:])[attacks] + MOVES
         data["agents", "action"] = action
         after = env.step(data)["next"]
-        state = env._chunks[0].running.state.state
-        health = torch.tensor(state.unit_health.tolist()) / 45
-        alive = torch.tensor(state.unit_alive.tolist())
+        health, alive = in_game(env, "unit_health") / 45, in_game(env, "unit_alive")
         seen, foes = numbers(layout, after["agents", "observation"])
         for battle in range(COPIES):
             if after["done"][battle]:
@@ -115,10 +119,10 @@ def test_an_attack_hits_the_entity_that_it_targets():
         for battle in range(COPIES):
             can = mask[battle, :, MOVES + target[battle]]
             action[battle, can] = MOVES + target[battle]
-        before = torch.tensor(env._chunks[0].running.state.state.unit_health.tolist())[:, 3:]
+        before = in_game(env, "unit_health")[:, 3:]
         data["agents", "action"] = action
         data = env.step(data)["next"]
-        lost = before - torch.tensor(env._chunks[0].running.state.state.unit_health.tolist())[:, 3:]
+        lost = before - in_game(env, "unit_health")[:, 3:]
         for battle in range(COPIES):
             if data["done"][battle]:
                 return
