@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,14 @@ from torch import Tensor, nn
 
 import benchmarl_mkt
 from benchmarl_mkt.algorithms import MktConfig
-from benchmarl_mkt.environments import MultiTaskClass, MultiTaskTask, SmaxEnv
+from benchmarl_mkt.environments import MultiTaskClass, MultiTaskTask, SmaxEnv, SmaxTask
 from benchmarl_mkt.environments.mpe import MpeEnv
-from benchmarl_mkt.models import MultiTaskModelConfig
+from benchmarl_mkt.models import EntityModelConfig, MultiTaskModelConfig
 from benchmarl_mkt.models.serialisation import model_to_dict
 from benchmarl_mkt.presets import experiment_preset
 from benchmarl_mkt.quiet import quiet
 from benchmarl_mkt.teams.export import team_specs
-from benchmarl_mkt.teams.folder import write_team
+from benchmarl_mkt.teams.folder import TeamSpecs, write_team
 from benchmarl_mkt.teams.frozen import build_model
 
 STUDENT = "student"
@@ -455,6 +455,39 @@ def measure_agents(folder: Path, repeats: int) -> dict[str, float]:
     return medians(contenders, max(repeats // 4, 10))
 
 
+def measure_entities(folder: Path, repeats: int) -> dict[str, float]:
+    """(j): milliseconds of networks on 2,048 steps of a team of eight in SMAX's 3s5z.
+
+    Forward passes without gradients, and updates: a forward and a backward pass and Adam.
+    """
+    entities, task = EntityModelConfig(), SmaxTask["3s5z"].get_from_yaml()
+    (layout,) = task.entity_layout(None).values()
+    agents, size, n_actions = 8, 205, 13
+    specs = TeamSpecs(agents, size, n_actions)
+    wide = replace(entities, token_size=64, score_size=64, embedding_size=128)
+    networks = {
+        "the paper's student": build_model(MultiTaskModelConfig(), specs, "values"),
+        "entities, tokens of 32": build_model(entities, specs, "values", layout=layout),
+        "entities, tokens of 64": build_model(wide, specs, "values", layout=layout),
+    }
+    torch.manual_seed(0)
+    seen, contenders = torch.rand(2048, agents, size), {}
+    for name, network in networks.items():
+        optimizer = torch.optim.Adam(network.parameters(), fused=True)
+
+        def forward(network: Any = network) -> None:
+            with torch.no_grad():
+                network.compute(seen)
+
+        def update(network: Any = network, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            network.compute(seen).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        contenders |= {f"{name}, forward": forward, f"{name}, update": update}
+    return medians(contenders, max(repeats // 8, 10))
+
+
 def measure_envs(folder: Path, repeats: int) -> dict[str, float]:
     """(g): milliseconds of collection per episode of the three-task set, by environments."""
     contenders = {}
@@ -569,6 +602,7 @@ PARTS: dict[str, Callable[[Path, int], dict]] = {
     "growth": measure_growth,
     "envs": measure_envs,
     "agents": measure_agents,
+    "entities": measure_entities,
     "protocol": measure_protocol,
     "smax": measure_smax,
     "replay": measure_replay,
@@ -598,6 +632,12 @@ def report(found: dict[str, Any]) -> str:
         "replay / its data (target <= 1.25)": found["replay"]["replay_mb"]
         / found["replay"]["data_mb"],
     }
+    for kind in ("forward", "update"):
+        own, others = (
+            found["entities"][f"{name}, {kind}"]
+            for name in ("the paper's student", "entities, tokens of 32")
+        )
+        ratio[f"{kind} of the entity network / of the paper's student (target <= 5)"] = others / own
     for name in BATTLES:
         fps = {who: found["smax"][f"{name}: {who}"] for who in ("JaxMARL", "collector")}
         key = f"collector / JaxMARL's own steps, {name}, 32 environments (target >= 0.6)"
@@ -611,6 +651,7 @@ def report(found: dict[str, Any]) -> str:
         "epoch": "Milliseconds per epoch of three tasks, 10 environments",
         "envs": "Milliseconds of collection per episode of three tasks, by environments",
         "agents": "Milliseconds per update, by agents of the team",
+        "entities": "Milliseconds of networks on 2,048 steps of eight agents (3s5z)",
         "replay": "Megabytes per 1000 episodes",
         "protocol": "Projected hours of the paper's MPE protocol, one seed (EPyMARL: 6.7)",
     }

@@ -15,6 +15,8 @@ from benchmarl_mkt.cli import VERBS, make_parser, usage  # noqa: E402
 REFERENCE = (
     "environments",
     "models",
+    "models.entity",
+    "models.layout",
     "objectives",
     "collectors",
     "replay",

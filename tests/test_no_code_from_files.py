@@ -227,6 +227,7 @@ ALONE = ("algorithm=mkt", "algorithm.annealing={start: 1, end: 1, fraction: 1}")
 MODELS = [
     ("model=multitask", "model@critic_model=multitask", *ALONE),
     ("model=multitask_gru", *ALONE),
+    ("model=multitask_entity", *ALONE),
     ("model=sequence", "model/layers@model.layers.l1=mlp", "model/layers@model.layers.l2=mlp",
      "model.intermediate_sizes=[8]", "algorithm=qmix"),
 ]  # fmt: skip

@@ -30,8 +30,8 @@ from benchmarl_mkt.algorithms.checks import (
     check_task,
 )
 from benchmarl_mkt.files import conf_path
-from benchmarl_mkt.models import EpsilonGreedyPolicy, StudentNetwork
-from benchmarl_mkt.models.mixers import MIXERS, make_mixer
+from benchmarl_mkt.models import EntityModelConfig, EpsilonGreedyPolicy, StudentNetwork
+from benchmarl_mkt.models.mixers import MIXERS, Entities, make_mixer
 from benchmarl_mkt.models.multitask import as_multitask
 from benchmarl_mkt.models.serialisation import model_from_dict
 from benchmarl_mkt.objectives import AnnealingSchedule, MktLoss
@@ -237,7 +237,20 @@ class Mkt(Algorithm):
             state_embed_dim=config.state_embed_dim,
             hypernet_embed_dim=config.hypernet_embed_dim,
             device=self.device,
+            entities=self._entities(),
         )
+
+    def _entities(self) -> Entities | None:
+        """What states are made of, if the student's network is one over entities."""
+        teams, model = self.experiment.test_env.teams, self.experiment.model_config
+        if not isinstance(model, EntityModelConfig):
+            return None
+        layouts = {
+            task: (team.state_layout, 1 if team.state_length is None else team.n_agents)
+            for task, team in teams.items()
+            if team.state_layout is not None
+        }
+        return Entities(layouts, model.token_size)
 
     def _get_parameters(self, group: str, loss: LossModule) -> dict[str, Iterable]:
         return {"loss": list(loss.parameters())}

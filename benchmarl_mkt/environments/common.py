@@ -10,6 +10,7 @@ from torchrl.data import Composite
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.files import conf_path
+from benchmarl_mkt.models.layout import EntityLayout, with_layouts
 
 
 class DiscreteTaskClass(TaskClass):
@@ -29,7 +30,11 @@ class DiscreteTaskClass(TaskClass):
 
     def observation_spec(self, env: EnvBase) -> Composite:
         """Show each group's ``observation`` alone: what built-in algorithms read."""
-        return self._of_groups(env, "observation")
+        return with_layouts(self._of_groups(env, "observation"), self.entity_layout(env))
+
+    def entity_layout(self, env: EnvBase) -> dict[str, EntityLayout]:
+        """Return what the observations of groups are made of; of none, if it is not said."""
+        return {}
 
     def action_mask_spec(self, env: EnvBase) -> Composite | None:
         return self._of_groups(env, "action_mask")

@@ -18,6 +18,7 @@ from benchmarl_mkt.environments.rounds import MultiTaskEnv
 from benchmarl_mkt.environments.task_set import RUN_FIELDS, MultiTaskConfig, parse_tasks, set_names
 from benchmarl_mkt.environments.team import REWARDS, Team
 from benchmarl_mkt.environments.wins import TEAMS_WON, win_rate
+from benchmarl_mkt.models.layout import EntityLayout
 
 FINAL_EPISODES = 500
 
@@ -91,6 +92,10 @@ class MultiTaskClass(DiscreteTaskClass):
 
     def max_steps(self, env: EnvBase) -> int:
         return env.max_steps
+
+    def entity_layout(self, env: EnvBase) -> dict[str, EntityLayout]:
+        """Return the layouts of the tasks that have one."""
+        return {name: team.layout for name, team in env.teams.items() if team.layout is not None}
 
     def group_state_spec(self, env: EnvBase) -> dict[str, Unbounded]:
         """Return the spec [S] of each group's state, its own or that of all its observations."""

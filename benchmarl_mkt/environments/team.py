@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from benchmarl_mkt.environments.leaves import LeavesEnv
 from benchmarl_mkt.environments.opponents import FrozenPolicy
 from benchmarl_mkt.environments.wins import WON
 from benchmarl_mkt.models.actions import chosen_values, random_actions
+from benchmarl_mkt.models.layout import EntityLayout
 
 REWARDS = ("sum", "mean")
 
@@ -68,6 +69,10 @@ class Team:
         state_size: S of the task's own state, else of the agents' padded observations in a row.
         state_length: how many first entries of an observation the state is made of in the second
             case, N state_length = S; None in the first.
+        layout: the entities of an observation, if one group is controlled and the task has an
+            ``entity_layout`` of it; else None.
+        state_layout: the entities of the task's own state, if the task has a ``state_layout``, or,
+            where it has no state, of each agent's part of it; else None.
 
     Args:
         task: the BenchMARL task.
@@ -160,6 +165,7 @@ class Team:
         self.state_size = sum(states[key].shape.numel() for key in self._state_keys)
         if states is None:
             self.state_size = self.n_agents * length
+        self._read_layouts(task, one)
         n, batch, device = self.n_agents, len(self._never), self.env.device
         ids = torch.eye(n) if self._agent_id else torch.zeros(n, 0)
         self._tails = []  # what follows the groups' observations: zero padding, and the agent ids
@@ -169,6 +175,18 @@ class Team:
             tail = torch.nn.functional.pad(own_ids, (length - group.length, 0))
             self._tails.append(tail.to(device).expand(batch, -1, -1))
             mask[..., : group.n_actions] = True  # the others are padding
+
+    def _read_layouts(self, task: Any, one: EnvBase) -> None:
+        layouts = task.entity_layout(one) if hasattr(task, "entity_layout") else {}
+        self.layout = self.state_layout = None
+        first, *others = self._groups
+        if not others and first.name in layouts:
+            layout: EntityLayout = layouts[first.name].check(first.length, first.n_actions)
+            self.layout = replace(layout, agent_id=self.n_agents if self._agent_id else 0)
+            self.state_layout = layout
+        if self.state_length is None:
+            state = task.state_layout(one) if hasattr(task, "state_layout") else None
+            self.state_layout = None if state is None else state.check(self.state_size)
 
     def _read_group(self, task: TaskClass, one: EnvBase, name: str, agents: list[str]) -> _Group:
         entries, masks = task.observation_spec(one)[name], task.action_mask_spec(one)

@@ -4,24 +4,51 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from benchmarl_mkt.models.entity import AgentsEncoder, EntityEncoder, Parts
+from benchmarl_mkt.models.layout import EntityLayout
 
 MIXERS = ("qmix", "vdn", "vdn_s", "attention", "none")
 Sizes = Mapping[str, int]  # by task
 
 
+class Entities(NamedTuple):
+    """What the states of tasks are made of.
+
+    Attributes:
+        layouts: task -> layout of a row, and how many rows, one after the other, are a state: one,
+            or the agents' observations.
+        token_size: size of an entity's token.
+    """
+
+    layouts: Mapping[str, tuple[EntityLayout, int]]
+    token_size: int
+
+
 class _StateMixer(nn.Module):
-    """A mixer that reads the state z = SE_k(s) of size ``state_embed_dim``."""
+    """A mixer that reads the state z = SE_k(s) of size ``state_embed_dim``.
+
+    SE_k is a linear layer of the task's own or, of a state whose entities are described, the
+    embedding of :class:`~benchmarl_mkt.models.EntityModel`, with weights by type of entity.
+    """
 
     reads_state = True
 
-    def __init__(self, state_sizes: Sizes, state_embed_dim: int):
+    def __init__(self, state_sizes: Sizes, state_embed_dim: int, entities: Entities | None = None):
         super().__init__()
-        self.state_embeddings = nn.ModuleDict(
-            {task: nn.Linear(size, state_embed_dim) for task, size in state_sizes.items()}
-        )
+        self.state_embeddings, part = nn.ModuleDict(), Parts({})
+        for task, size in state_sizes.items():
+            if entities and task in entities.layouts:
+                layout, rows = entities.layouts[task]
+                encoder = EntityEncoder(layout, part, entities.token_size, state_embed_dim)
+                self.state_embeddings[task] = AgentsEncoder(encoder, rows)
+            else:
+                self.state_embeddings[task] = nn.Linear(size, state_embed_dim)
+        self.parts = part.modules
 
     def embedded(self, task: str, state: Tensor) -> Tensor:
         """Return the rows z [M, state_embed_dim] of states [*B, S_k]."""
@@ -45,6 +72,7 @@ class MultiTaskMixer(_StateMixer):
         mixing_embed_dim: hidden units of the mixing network (paper's Table III: 32).
         state_embed_dim: size of SE_k's output (32).
         hypernet_embed_dim: hidden units of the hypernetworks (64).
+        entities: the states whose entities are described.
     """
 
     def __init__(
@@ -54,8 +82,9 @@ class MultiTaskMixer(_StateMixer):
         mixing_embed_dim: int = 32,
         state_embed_dim: int = 32,
         hypernet_embed_dim: int = 64,
+        entities: Entities | None = None,
     ):
-        super().__init__(state_sizes, state_embed_dim)
+        super().__init__(state_sizes, state_embed_dim, entities)
         self.n_agents, self.mixing_embed_dim = n_agents, mixing_embed_dim
         self._hidden = [hypernet_embed_dim, hypernet_embed_dim, mixing_embed_dim]
         self.first = nn.Linear(state_embed_dim, sum(self._hidden) + mixing_embed_dim)
@@ -94,8 +123,14 @@ class VdnStateMixer(_StateMixer):
     any sizes. The other arguments are those of :class:`MultiTaskMixer`.
     """
 
-    def __init__(self, state_sizes: Sizes, state_embed_dim: int = 32, hypernet_embed_dim: int = 64):
-        super().__init__(state_sizes, state_embed_dim)
+    def __init__(
+        self,
+        state_sizes: Sizes,
+        state_embed_dim: int = 32,
+        hypernet_embed_dim: int = 64,
+        entities: Entities | None = None,
+    ):
+        super().__init__(state_sizes, state_embed_dim, entities)
         self.value = _perceptron(state_embed_dim, hypernet_embed_dim, hypernet_embed_dim, 1)
 
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
@@ -122,6 +157,7 @@ class AttentionMixer(_StateMixer):
         state_embed_dim: size d of SE_k's output and of the agents' vectors.
         hypernet_embed_dim: hidden units of w and c.
         heads: number of attention heads H.
+        entities: the states whose entities are described.
     """
 
     def __init__(
@@ -131,8 +167,9 @@ class AttentionMixer(_StateMixer):
         state_embed_dim: int = 32,
         hypernet_embed_dim: int = 64,
         heads: int = 4,
+        entities: Entities | None = None,
     ):
-        super().__init__(state_sizes, state_embed_dim)
+        super().__init__(state_sizes, state_embed_dim, entities)
         self.heads, dim = heads, state_embed_dim
         self.agents = nn.ParameterDict(
             {task: nn.Parameter(torch.randn(size, dim)) for task, size in team_sizes.items()}
@@ -176,17 +213,20 @@ def make_mixer(
     *,
     mixing_embed_dim: int,
     device: torch.device | str | None,
+    entities: Entities | None = None,
     **embed_dims: int,
 ) -> nn.Module:
-    """Return the mixer that ``kind``, one of ``MIXERS``, names; see the classes for the sizes."""
+    """Return the mixer that ``kind``, one of ``MIXERS``, names; see the classes for the rest."""
     mixer: nn.Module
     if kind == "qmix":
         n_agents = next(iter(team_sizes.values()))
-        mixer = MultiTaskMixer(state_sizes, n_agents, mixing_embed_dim, **embed_dims)
+        mixer = MultiTaskMixer(
+            state_sizes, n_agents, mixing_embed_dim, entities=entities, **embed_dims
+        )
     elif kind == "vdn_s":
-        mixer = VdnStateMixer(state_sizes, **embed_dims)
+        mixer = VdnStateMixer(state_sizes, entities=entities, **embed_dims)
     elif kind == "attention":
-        mixer = AttentionMixer(state_sizes, team_sizes, **embed_dims)
+        mixer = AttentionMixer(state_sizes, team_sizes, entities=entities, **embed_dims)
     else:
         mixer = VdnMixer() if kind == "vdn" else IndependentMixer()
     return mixer.to(device)

@@ -131,8 +131,9 @@ class MultiTaskModel(Model):
             key: group.get(key).reshape(count, 1, *group.get(key).shape[len(lead) :])
             for key in self._hidden
         }
+        embedded, *targets = embed(self.embedding, rows)
         inputs = {
-            _IN: self.activate(self.embedding(rows)).unsqueeze(1),
+            _IN: self.activate(embedded).unsqueeze(1),
             "is_init": is_init.reshape(count, 1),
             "trunk": TensorDict(state, [count, 1]),
         }
@@ -141,7 +142,7 @@ class MultiTaskModel(Model):
             new = out.get(("next", "trunk", key))
             tensordict.set(("next", self.agent_group, key), new.view(*lead, *new.shape[2:]))
         features = self.activate(out.get(_OUT).squeeze(1))
-        return self.head(features).view(*lead, -1)
+        return self.head(features, *targets).view(*lead, -1)
 
     def read(self, entries: TensorDictBase | Mapping[Any, Tensor]) -> Tensor:
         """Concatenate the model's input entries: [*B, N, d]; N is 1 if centralised."""
@@ -186,9 +187,9 @@ class NormalisedReLU(nn.Module):
 
 
 def network_outputs(
-    embeddings: Mapping[str, nn.Linear],
+    embeddings: Mapping[str, nn.Module],
     trunk: Trunk,
-    heads: Mapping[str, nn.Linear],
+    heads: Mapping[str, nn.Module],
     data: Mapping[str, Tensor],
     is_init: Tensor | None = None,
     activate: Callable[[Tensor], Tensor] = torch.relu_,
@@ -199,15 +200,21 @@ def network_outputs(
     outputs [*B_k, N_k, out_k]; ``activate`` follows E_k and F. A recurrent trunk takes sequences
     [B, T, N_k, d_k], starts from zeros, and ``is_init`` [B, T, 1] is true where episodes begin.
     """
+    found = [embed(embeddings[task], x.reshape(-1, x.shape[-1])) for task, x in data.items()]
     embedded = [
-        activate(embeddings[task](x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
-        for task, x in data.items()
+        activate(rows).view(*x.shape[:-1], -1) for (rows, *_), x in zip(found, data.values())
     ]
     features = _features(trunk, embedded, is_init, activate)
     return {
-        task: heads[task](part).view(*data[task].shape[:-1], -1)
-        for task, part in zip(data, features)
+        task: heads[task](part, *targets).view(*data[task].shape[:-1], -1)
+        for task, part, (_, *targets) in zip(data, features, found)
     }
+
+
+def embed(embedding: nn.Module, rows: Tensor) -> tuple[Any, ...]:
+    """E_k of rows [M, d], and what the head reads besides the features, if anything."""
+    out = embedding(rows)
+    return out if isinstance(out, tuple) else (out,)
 
 
 def _features(
@@ -279,8 +286,8 @@ class MultiTaskModelConfig(ModelConfig):
     def __post_init__(self) -> None:
         if type(self.layer_norm) is not bool:
             raise ValueError(f"model.layer_norm: {self.layer_norm!r} must be true or false")
-        for name in ("embedding_size", "feature_size"):
-            size = getattr(self, name)
+        sizes = {key: size for key, size in vars(self).items() if key.endswith("_size")}
+        for name, size in sizes.items():
             if type(size) is not int or size < 1:
                 raise ValueError(f"model.{name}: {size!r} must be an integer of at least 1")
         trunk_config(self.trunk)

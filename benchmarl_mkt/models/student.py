@@ -10,6 +10,7 @@ from benchmarl.models.common import Model
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from benchmarl_mkt.models.entity import EntityModel
 from benchmarl_mkt.models.multitask import MultiTaskModel, Trunk, network_outputs
 
 
@@ -32,6 +33,10 @@ class StudentNetwork(nn.Module):
         self.embeddings = nn.ModuleDict({task: net.embedding for task, net in agents.items()})
         self.trunk, self.activate = first.trunk, first.activate
         self.heads = nn.ModuleDict({task: net.head for task, net in agents.items()})
+        self.parts = nn.ModuleDict()  # of entity networks, which share them
+        for net in agents.values():
+            if isinstance(net, EntityModel):
+                self.parts.update(net.parts)
         self.mixer = mixer
 
     def forward(

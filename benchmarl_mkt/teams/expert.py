@@ -10,6 +10,7 @@ from benchmarl.models.common import Model
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from benchmarl_mkt.models.layout import EntityLayout
 from benchmarl_mkt.models.serialisation import model_from_dict
 from benchmarl_mkt.teams import onnx_expert
 from benchmarl_mkt.teams.folder import TeamSpecs
@@ -92,7 +93,8 @@ def build_network(metadata: Mapping[str, Any]) -> tuple[nn.Module, Any]:
         return onnx_expert.OnnxNetwork(onnx, team, kind), onnx
     config, share = model_from_dict(fields), metadata["share_params"]
     if "expert" not in metadata:
-        return build_model(config, team, kind, share), config
+        layout = metadata.get("layout") and EntityLayout.from_dict(metadata["layout"])
+        return build_model(config, team, kind, share, layout), config
     groups = [
         TeamSpecs(**{key: group[key] for key in TeamSpecs.__dataclass_fields__})
         for group in metadata["expert"]["groups"]

@@ -45,6 +45,9 @@ def _team_of(experiment: Experiment, group: str) -> FrozenTeam:
         "kind": "values" if model.out_key[-1] == "action_value" else "logits",
         "specs": vars(team_specs(experiment.test_env, group)),
     }
+    layout = getattr(model, "layout", None)
+    if layout is not None:  # what the network needs to know besides sizes
+        metadata["layout"] = layout.to_dict()
     return FrozenTeam(model, config, metadata)
 
 

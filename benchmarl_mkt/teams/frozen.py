@@ -13,6 +13,7 @@ from torch import Tensor
 from torchrl.data import Categorical, Composite, Unbounded
 
 from benchmarl_mkt.models.actions import greedy_actions
+from benchmarl_mkt.models.layout import EntityLayout, described
 from benchmarl_mkt.teams.folder import TeamSpecs
 
 
@@ -143,16 +144,20 @@ class FrozenTeam(TensorDictModuleBase):
 
 
 def build_model(
-    config: ModelConfig, specs: TeamSpecs, kind: str, share_params: bool = True
+    config: ModelConfig,
+    specs: TeamSpecs,
+    kind: str,
+    share_params: bool = True,
+    layout: EntityLayout | None = None,
 ) -> Model:
     """Build the agents' network of a team, as BenchMARL's algorithms build theirs."""
     out = "action_value" if kind == "values" else "logits"
     agents = (specs.n_agents,)
-    observation = Unbounded((*agents, specs.observation_size))
+    seen = Composite(observation=Unbounded((*agents, specs.observation_size)), shape=agents)
     values = Unbounded((*agents, specs.n_actions))
     action = Categorical(specs.n_actions, shape=agents)
     return config.get_model(
-        input_spec=Composite(team=Composite(observation=observation, shape=agents)),
+        input_spec=Composite(team=seen if layout is None else described(seen, layout)),
         output_spec=Composite(team=Composite({out: values}, shape=agents)),
         agent_group="team",
         input_has_agent_dim=True,

@@ -12,7 +12,8 @@ from benchmarl.models import Mlp
 from torch import Tensor, nn
 
 from benchmarl_mkt.models.actions import greedy_actions
-from benchmarl_mkt.models.multitask import MultiTaskModel
+from benchmarl_mkt.models.entity import EntityModel
+from benchmarl_mkt.models.multitask import MultiTaskModel, embed
 from benchmarl_mkt.teams.expert import ExpertNetwork, padded
 from benchmarl_mkt.teams.frozen import FrozenTeam
 from benchmarl_mkt.teams.onnx_expert import OnnxNetwork
@@ -84,6 +85,8 @@ def plain_network(model: nn.Module) -> nn.Module:
     """
     if isinstance(model, ExpertNetwork):
         return _PerGroup([plain_network(part) for part in model.models], model)
+    if isinstance(model, EntityModel) and isinstance(model.trunk, Mlp):
+        return _OverEntities(model)
     if isinstance(model, MultiTaskModel) and isinstance(model.trunk, Mlp):
         trunk = model.trunk.mlp[0]  # sees rows, so it is one plain MLP
         return nn.Sequential(model.embedding, model.activate, trunk, model.activate, model.head)
@@ -102,6 +105,20 @@ def _agents_net(model: Mlp, agent: int) -> nn.Module:
     net, params = model.mlp.get_stateful_net(), model.mlp.params
     (params if model.share_params else params[agent]).data.clone().to_module(net)
     return net
+
+
+class _OverEntities(nn.Module):
+    """A network over entities, or of one without a layout."""
+
+    def __init__(self, model: EntityModel):
+        super().__init__()
+        self.model, self.trunk = model, model.trunk.mlp[0]  # sees rows, so it is one plain MLP
+
+    def forward(self, observation: Tensor) -> Tensor:
+        activate = self.model.activate
+        embedded, *targets = embed(self.model.embedding, observation.flatten(0, -2))
+        features = activate(self.trunk(activate(embedded)))
+        return self.model.head(features, *targets).unflatten(0, observation.shape[:-1])
 
 
 class _PerAgent(nn.Module):

@@ -315,6 +315,8 @@ def test_one_size_is_compiled_for_more_and_fewer_battles():
     reset = many.reset(shown.clone().set("_reset", mask))
     same = (reset["agents", "observation"] == shown["agents", "observation"]).flatten(1).all(-1)
     assert same.tolist() == [True] * 6 + [False]
+    fewer = SmaxEnv("3m", 2, seed=0)  # one chunk, which is larger than they are
+    assert equal(fewer.reset(), make_env().reset()[:2])
     assert set(few.field._compiling) == compiled
 
 

@@ -7,11 +7,15 @@ from hypothesis.extra import numpy as hnp
 
 from benchmarl_mkt.models import (
     AttentionMixer,
+    EntityLayout,
+    EntityList,
     IndependentMixer,
     MultiTaskMixer,
     VdnMixer,
     VdnStateMixer,
+    mixers,
 )
+from benchmarl_mkt.models.mixers import Entities
 
 STATES = {"one": 3, "two": 5}
 NUMBERS = st.floats(-10, 10)
@@ -182,3 +186,50 @@ def test_attention_shares_all_but_embeddings_and_agents():
         touched[task] = {n for n, p in mixer.named_parameters() if p.grad is not None}
     own = {f"state_embeddings.one.{w}" for w in ("weight", "bias")} | {"agents.one"}
     assert touched["one"] - touched["two"] == own
+
+
+def described_states() -> Entities:
+    """States of two and of four units with three numbers each, and one of two agents' rows."""
+
+    def army(count: int, start: int = 0) -> EntityLayout:
+        units = EntityList("unit", count, ((start, 3),), present=0)
+        return EntityLayout("state", ((0, start),) if start else (), (units,))
+
+    seen = EntityLayout("seen", ((0, 2),), (EntityList("unit", 1, ((2, 3),), present=0),))
+    return Entities({"small": (army(2), 1), "large": (army(4), 1), "agents": (seen, 2)}, 5)
+
+
+@pytest.mark.parametrize("kind", ["qmix", "vdn_s", "attention"])
+def test_states_of_entities(kind):
+    """Units in any order, more of them who are not there, and agents in any order."""
+    torch.manual_seed(0)
+    sizes = {"small": 6, "large": 12, "agents": 10, "plain": 4}
+    mixer = made(kind, sizes, dict.fromkeys(sizes, 2), described_states())
+    values, state = torch.randn(7, 2), torch.rand(7, 4, 3)
+    state[:, 2:, 0] = 0
+    expected = mixer("large", values, state.flatten(1))
+    torch.testing.assert_close(mixer("large", values, state[:, [3, 1, 0, 2]].flatten(1)), expected)
+    small = mixer("small", values, state[:, :2].flatten(1))
+    if kind != "attention":  # whose agents' vectors are the task's own
+        torch.testing.assert_close(small, expected)
+    seen = torch.rand(7, 2, 5)
+    rows = [mixer("agents", values, part.flatten(1)) for part in (seen, seen.flip(1))]
+    torch.testing.assert_close(*rows)
+    assert mixer("plain", values, torch.randn(7, 4)).shape == (7,)
+    own = {name.split(".")[1] for name, _ in mixer.named_parameters() if "state_emb" in name}
+    assert own == {"plain"}
+
+
+def test_a_mixer_of_teams_of_any_sizes_without_a_tasks_own_weights():
+    sizes = {"small": 6, "large": 12}
+    mixer = made("vdn_s", sizes, {"small": 3, "large": 8}, described_states())
+    small, large = mixer("small", torch.zeros(2, 3), torch.rand(2, 6)), torch.rand(2, 12)
+    assert small.shape == mixer("large", torch.zeros(2, 8), large).shape == (2,)
+    assert not [name for name, _ in mixer.named_parameters() if "small" in name or "large" in name]
+
+
+def made(kind: str, state_sizes, team_sizes, entities: Entities):
+    return mixers.make_mixer(
+        kind, state_sizes, team_sizes, mixing_embed_dim=4, device=None, entities=entities,
+        state_embed_dim=6, hypernet_embed_dim=8,
+    )  # fmt: skip

@@ -16,12 +16,17 @@ from benchmarl.utils import DEVICE_TYPING
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Bounded, Categorical, Composite
+from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
 from benchmarl_mkt.environments.battles.task import GROUP, BattleClass
 from benchmarl_mkt.environments.common import ScenarioClass, ShippedTask
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.wins import WON
+from benchmarl_mkt.models.layout import EntityLayout, EntityList, Pointer
+
+# Numbers of a unit that is seen and of the seeing unit itself, and actions that are no attack.
+UNIT, OWN, MOVES = 13, 10, 5
 
 if TYPE_CHECKING:  # needs JaxMARL
     from benchmarl_mkt.environments.battles.smax_battle import Battles, View
@@ -105,9 +110,8 @@ class SmaxEnv(LeavesEnv):
 
     def _leaves(self, views: Sequence[View]) -> Leaves:
         """What the battles of all chunks show."""
-        view = views[0]
-        if len(views) > 1:
-            count = self.batch_size[0]
+        view, (count,) = views[0], self.batch_size
+        if len(views) > 1 or self._size > count:
             view = type(view)(*(np.concatenate(parts)[:count] for parts in zip(*views)))
         of_group = ("observation", "action_mask", "reward")
         keys = {"won": WON, **{name: (GROUP, name) for name in of_group}}
@@ -133,6 +137,40 @@ class SmaxClass(BattleClass, ScenarioClass):
     """One SMAX scenario as a BenchMARL task."""
 
     environment, limit = SmaxEnv, "max_steps"
+
+    def entity_layout(self, env: EnvBase) -> dict[str, EntityLayout]:
+        """Return what an ally sees: other allies, then enemies, then itself.
+
+        A unit that is dead or out of sight has health 0. Its number 5 says what it did last: for
+        an ally that shoots, whom it shoots at; for an enemy, which counts the allies backwards and
+        the seeing one among them, it is dropped.
+        """
+        allies, enemies = self._armies
+        start, own = UNIT * (allies - 1), UNIT * (allies - 1 + enemies)
+        aims = Pointer(feature=5, to=1, scale=MOVES + enemies - 1, offset=MOVES)
+        seen = (
+            EntityList("smax/ally", allies - 1, ((0, UNIT),), present=0, pointer=aims),
+            EntityList(
+                "smax/enemy", enemies, ((start, UNIT),), present=0, actions=MOVES, dropped=(5,)
+            ),
+        )
+        return {GROUP: EntityLayout("smax/unit", ((own, own + OWN),), seen)}
+
+    def state_layout(self, env: EnvBase) -> EntityLayout:
+        """Return what the state shows: allies, enemies, and who is of which army and type."""
+        allies, enemies = self._armies
+        units = OWN * (allies + enemies)
+        armies = (
+            EntityList("smax/state/ally", allies, ((0, OWN),), present=0),
+            EntityList("smax/state/enemy", enemies, ((OWN * allies, OWN),), present=0),
+        )
+        known = ((units, units + 2 * (allies + enemies)),)  # the same in every step
+        return EntityLayout("smax/state", lists=armies, dropped=known)
+
+    @property
+    def _armies(self) -> tuple[int, int]:
+        scenario = SCENARIOS[self.name.lower()]
+        return len(scenario.allies), len(scenario.enemies)
 
     @staticmethod
     def env_name() -> str:

@@ -8,6 +8,7 @@ from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.common import DiscreteTaskClass
 from benchmarl_mkt.environments.wins import WON, win_rate
+from benchmarl_mkt.models.layout import EntityLayout, described
 
 GROUP = "agents"  # the allies
 
@@ -16,7 +17,13 @@ class BattleClass(DiscreteTaskClass):
     """One group of allies with action masks, a state, and ``info`` that knows who won."""
 
     def state_spec(self, env: EnvBase) -> Composite:
-        return Composite(state=env.full_observation_spec_unbatched["state"])
+        spec = Composite(state=env.full_observation_spec_unbatched["state"])
+        layout = self.state_layout(env)
+        return spec if layout is None else described(spec, layout)
+
+    def state_layout(self, env: EnvBase) -> EntityLayout | None:
+        """Return what the state is made of; None, if it is not said."""
+        return None
 
     def info_spec(self, env: EnvBase) -> Composite:
         return Composite(info=env.full_observation_spec_unbatched["info"])

@@ -20,6 +20,7 @@ from torchrl.envs import EnvBase
 from benchmarl_mkt.environments.common import ScenarioClass, ShippedTask
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
 from benchmarl_mkt.environments.mpe.games import ARRAY_SCENARIOS, ArrayGames, RawGames
+from benchmarl_mkt.models.layout import EntityLayout, EntityList
 
 
 class MpeEnv(LeavesEnv):
@@ -119,6 +120,22 @@ class MpeClass(ScenarioClass):
 
     def action_mask_spec(self, env: EnvBase) -> None:
         return None
+
+    def entity_layout(self, env: EnvBase) -> dict[str, EntityLayout]:
+        """Return what an agent of ``simple_spread`` sees: landmarks and other agents.
+
+        After its velocity and position, and before what the silent others say: always nothing.
+        """
+        if self.name.lower() != "simple_spread":
+            return {}
+        ((group, agents),) = env.group_map.items()
+        n = len(agents)  # and as many landmarks
+        others, said, end = 4 + 2 * n, 2 + 4 * n, 6 * n
+        seen = (
+            EntityList("mpe/landmark", n, ((4, 2),)),
+            EntityList("mpe/agent", n - 1, ((others, 2),)),
+        )
+        return {group: EntityLayout("mpe/self", ((0, 4),), seen, dropped=((said, end),))}
 
     @staticmethod
     def env_name() -> str:

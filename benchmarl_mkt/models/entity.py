@@ -1,0 +1,345 @@
+"""A network over entities: weights by type of entity, for teams of any sizes.
+
+What it is made of is published: sets of entities pooled by type (Deep Sets,
+`arXiv:1703.06114 <https://arxiv.org/abs/1703.06114>`_), actions scored by the entity that they
+target, so that one network plays teams of any sizes (UPDeT,
+`arXiv:2101.08001 <https://arxiv.org/abs/2101.08001>`_), and values that read the entities of the
+task (REFIL, `arXiv:2006.04222 <https://arxiv.org/abs/2006.04222>`_).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarl_mkt.files import conf_path
+from benchmarl_mkt.models.layout import EntityLayout, EntityList, layout_of
+from benchmarl_mkt.models.multitask import MultiTaskModel, MultiTaskModelConfig
+from benchmarl_mkt.models.pooling import CACHED, in_chunks, pooled, target_scores
+
+_ACTING = ("action_value", "logits")  # outputs with one number for every action
+Targets = list[tuple[Tensor, Tensor]]  # of a list: entities [n, M, f], weights of tokens [w, f]
+
+
+class EntityModel(MultiTaskModel):
+    r"""Eq. 1-2 with an embedding E and a head EA whose weights belong to types of entities.
+
+    .. math::
+        t_j = relu(T_{type(j)} \, x_j), \quad
+        E(o) = P_{own} \, t_{own} + \sum_{type} P_{type} \, [mean_j t_j ; max_j t_j], \quad
+        c = relu(F(relu(E(o))))
+
+    Basic actions are linear in c; the action that targets entity j has the value
+    :math:`v^\top relu(W c + U t_j)`. Which numbers describe which entity says the
+    :class:`~benchmarl_mkt.models.layout.EntityLayout` that the input's specification carries.
+    Without one the observation is a single entity with weights of its own, and the network is
+    :class:`MultiTaskModel`'s. A centralised model (MAPPO's critic) averages relu(E(o)) over the
+    agents; a model whose output is not one number per action has a linear head.
+
+    Args:
+        token_size: size w of the tokens t.
+        score_size: rows of W and U.
+        agent_id: whether agents are told apart by their number, where there is a layout.
+        kwargs: those of :class:`MultiTaskModel`; ``embedding_size`` is that of E's output.
+
+    Raises:
+        ValueError: if a layout does not fit, or types of one name have other sizes in two tasks.
+    """
+
+    def __init__(self, token_size: int, score_size: int, agent_id: bool, **kwargs: Any):
+        super().__init__(**kwargs)
+        # The parts lie in a plain dictionary beside the trunk, which all groups of an experiment
+        # have, and as long as that lives.
+        part = Parts(self.trunk.__dict__.setdefault("_entity_parts", {}), self.device)
+        self.layout, self.parts = layout_of(self.input_spec, self.agent_group), part.modules
+        if self.layout is None:
+            return
+        leading, n_outputs = int(self.input_has_agent_dim), self.output_leaf_spec.shape[-1]
+        acts = not self.centralised and self.out_key[-1] in _ACTING
+        size = sum(spec.shape[leading:].numel() for spec in self.input_spec.values(True, True))
+        layout = self.layout.check(size, n_outputs if acts else None)
+        if not acts:
+            seen = tuple(replace(entities, actions=None) for entities in layout.lists)
+            layout = replace(layout, lists=seen)
+        encoder = EntityEncoder(layout, part, token_size, self.embedding_size, agent_id)
+        pools = self.centralised and self.input_has_agent_dim
+        self.embedding = AgentsEncoder(encoder, self.n_agents) if pools else encoder
+        sizes = self.feature_size, token_size, score_size
+        self.head = EntityHead(layout, part, n_outputs, *sizes)
+
+
+class Parts:
+    """Modules by name, one for all that ask.
+
+    Args:
+        known: those that there are, by name; new ones are added.
+        device: where new ones are placed.
+
+    Attributes:
+        modules: those that were asked for.
+    """
+
+    def __init__(self, known: dict[str, nn.Module], device: torch.device | str | None = None):
+        self.known, self.device, self.modules = known, device, nn.ModuleDict()
+
+    def __call__(self, name: str, kind: Callable[..., nn.Module], *sizes: int) -> nn.Module:
+        """Return the module of that name.
+
+        Raises:
+            ValueError: if it was made with other sizes.
+        """
+        if name not in self.known:
+            self.known[name] = kind(*sizes).to(self.device)
+            self.known[name].made_with = sizes
+        module = self.modules[name] = self.known[name]
+        if module.made_with != sizes:
+            raise ValueError(
+                f"entity_layout: {name} has sizes {module.made_with} in one task and {sizes} in "
+                "another; give one of the types another name"
+            )
+        return module
+
+
+class Hidden(nn.Linear):
+    """A layer before a ReLU. Its orthogonal weights keep signals' size through many layers.
+
+    As MAPPO's (`arXiv:2103.01955 <https://arxiv.org/abs/2103.01955>`_, appendix).
+    """
+
+    gain = 2**0.5
+
+    def reset_parameters(self) -> None:
+        """Draw orthogonal weights, without bias."""
+        nn.init.orthogonal_(self.weight, self.gain)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Output(Hidden):
+    """A last layer: at first all actions are nearly alike."""
+
+    gain = 0.01
+
+
+class _Borrowing(nn.Module):
+    """Uses modules that are registered elsewhere, so that each occurs once among a student's.
+
+    A target network, which is averaged weight by weight, would else average some several times.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._borrowed: dict[str, nn.Module] = {}  # a plain dictionary registers nothing
+
+
+class EntityEncoder(_Borrowing):
+    """E of rows [M, D]: [M, e], and the entities that actions target.
+
+    Args:
+        layout: what a row is made of.
+        part: gives the modules.
+        token_size: size w of a token.
+        embedding_size: size e of the output.
+        agent_id: whether to read the agent id.
+    """
+
+    def __init__(
+        self,
+        layout: EntityLayout,
+        part: Parts,
+        token_size: int,
+        embedding_size: int,
+        agent_id: bool = False,
+    ):
+        super().__init__()
+        self.layout = layout
+        self._id = layout.agent_id if agent_id else 0
+        own = sum(stop - start for start, stop in layout.own)
+        layers = []
+        if own:
+            layers.append((f"{layout.type}:token", own, token_size))
+            layers.append((f"{layout.type}:pool", token_size, embedding_size))
+        if self._id:
+            layers.append((f"{layout.type}:id_{self._id}", self._id, embedding_size))
+        for index, entities in enumerate(layout.lists):
+            numbers = len(entities.kept) + layout.pointed_at(index)
+            layers.append((f"{entities.type}:token", numbers, token_size))
+            layers.append((f"{entities.type}:pool", 2 * token_size, embedding_size))
+        self._borrowed = {name: part(name, Hidden, *sizes) for name, *sizes in layers}
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Targets]:
+        """Embed rows, before an activation."""
+        layout, modules = self.layout, self._borrowed
+        terms, targets = [], []
+        if layout.own:
+            own = torch.cat([rows[:, start:stop] for start, stop in layout.own], -1)
+            token = torch.relu(modules[f"{layout.type}:token"](own))
+            terms.append(modules[f"{layout.type}:pool"](token))
+        if self._id:
+            terms.append(modules[f"{layout.type}:id_{self._id}"](rows[:, -self._id :]))
+        for entities, x in zip(layout.lists, entity_rows(layout, rows)):
+            layer = modules[f"{entities.type}:token"]
+            weight = torch.cat((layer.weight, layer.bias.unsqueeze(-1)), -1)
+            terms.append(modules[f"{entities.type}:pool"](pooled(x, weight)))
+            if entities.actions is not None:
+                targets.append((x, weight))
+        return sum(terms[1:], terms[0]), targets
+
+
+class AgentsEncoder(nn.Module):
+    """The mean over N agents of relu(E(o)), as one row: [M, N D] to [M, e]."""
+
+    def __init__(self, encoder: EntityEncoder, n_agents: int):
+        super().__init__()
+        self.encoder, self.n_agents = encoder, n_agents
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Embed the agents' concatenated observations."""
+        embedded, _ = self.encoder(rows.reshape(len(rows) * self.n_agents, -1))
+        return torch.relu(embedded).view(len(rows), self.n_agents, -1).mean(1)
+
+
+class EntityHead(_Borrowing):
+    """EA: values [M, A] of basic actions and of those that target entities.
+
+    Args:
+        layout: what an observation is made of.
+        part: gives the modules.
+        n_actions: number of actions A.
+        feature_size: size of the features c.
+        token_size: size w of a token.
+        score_size: rows of W and U.
+    """
+
+    def __init__(
+        self,
+        layout: EntityLayout,
+        part: Parts,
+        n_actions: int,
+        feature_size: int,
+        token_size: int,
+        score_size: int,
+    ):
+        super().__init__()
+        order = layout.basic_actions(n_actions)
+        if order:
+            name = f"{layout.type}:basic"
+            self._borrowed["basic"] = part(name, Output, feature_size, len(order))
+        self._scores = []
+        for entities in layout.lists:
+            if entities.actions is not None:
+                order += range(entities.actions, entities.actions + entities.count)
+                self._scores.append(f"{entities.type}:score")
+                sizes = feature_size, token_size, score_size
+                self._borrowed[self._scores[-1]] = part(self._scores[-1], TargetScore, *sizes)
+        places = [order.index(action) for action in range(n_actions)]
+        self._places = None if places == sorted(places) else places
+
+    def forward(self, features: Tensor, targets: Targets | tuple[()] = ()) -> Tensor:
+        """Value the actions, from features c [M, f] and what the encoder gave besides."""
+        values = [self._borrowed["basic"](features)] if "basic" in self._borrowed else []
+        for name, entities in zip(self._scores, targets):
+            values.append(self._borrowed[name](features, *entities))
+        joined = torch.cat(values, -1)
+        return joined if self._places is None else joined[:, self._places]
+
+
+class TargetScore(nn.Module):
+    """v, W and U of one type: features [M, f] and n entities to scores [M, n]."""
+
+    def __init__(self, feature_size: int, token_size: int, score_size: int):
+        super().__init__()
+        self.query = Hidden(feature_size, score_size)
+        self.key = Hidden(token_size, score_size, bias=False)
+        self.out = Output(score_size, 1)
+
+    def forward(self, features: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Score every entity."""
+        query = self.query(features)
+        return target_scores(x, weight, self.key.weight, query, self.out.weight[0]) + self.out.bias
+
+
+def entity_rows(layout: EntityLayout, rows: Tensor) -> list[Tensor]:
+    """Take the lists of rows [M, D] apart: each [n, M, f], as pooling reads it.
+
+    The f numbers of an entity are those that are kept, how many present entities point at it (if
+    any may), and 1. Of an entity that is not there all are zero.
+    """
+    chunk = max(1, CACHED // rows.shape[1])
+    if in_chunks(rows) and len(rows) > chunk:
+        chunks = [entity_rows(layout, part) for part in rows.split(chunk)]
+        return [torch.cat(parts, 1) for parts in zip(*chunks)]
+    views = [_numbers(entities, rows) for entities in layout.lists]
+    present = [
+        numbers.new_ones(*numbers.shape[:2], 1)
+        if entities.present is None
+        else (numbers[..., entities.present : entities.present + 1] > 0).to(numbers.dtype)
+        for entities, numbers in zip(layout.lists, views)
+    ]
+    found = []
+    for index, (entities, numbers) in enumerate(zip(layout.lists, views)):
+        columns = [numbers[..., start:stop] for start, stop in _runs(entities.kept)]
+        if layout.pointed_at(index):
+            columns.append(_pointed_at(layout, index, views, present))
+        x = torch.cat([*columns, present[index]], -1)
+        found.append(x if entities.present is None else x.mul_(present[index]))
+    return found
+
+
+def _numbers(entities: EntityList, rows: Tensor) -> Tensor:
+    """The numbers of a list's entities: [n, M, size]."""
+    parts = []
+    for start, size in entities.parts:
+        flat = rows[:, start : start + entities.count * size]
+        parts.append(flat.unflatten(-1, (entities.count, size)).transpose(0, 1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def _pointed_at(
+    layout: EntityLayout, index: int, views: list[Tensor], present: list[Tensor]
+) -> Tensor:
+    """How many present entities point at those of a list: [n, M, 1]."""
+    n, agents, _ = views[index].shape
+    counts = views[index].new_zeros(n + 1, agents)  # the last row: at none
+    for entities, numbers, there in zip(layout.lists, views, present):
+        pointer = entities.pointer
+        if pointer is not None and pointer.to == index:
+            named = (numbers[..., pointer.feature] * pointer.scale).round().long() - pointer.offset
+            named = torch.where((named < 0) | (named > n), n, named)
+            counts = counts.scatter_add(0, named, there.squeeze(-1))
+    return counts[:n].unsqueeze(-1)
+
+
+def _runs(indices: list[int]) -> list[tuple[int, int]]:
+    """Slices of consecutive indices."""
+    breaks = [i for i in range(1, len(indices)) if indices[i] != indices[i - 1] + 1]
+    edges = [0, *breaks, len(indices)]
+    return [(indices[a], indices[b - 1] + 1) for a, b in itertools.pairwise(edges) if b > a]
+
+
+@dataclass
+class EntityModelConfig(MultiTaskModelConfig):
+    """Configuration of :class:`EntityModel`; see ``conf/model/multitask_entity.yaml``."""
+
+    token_size: int = 32
+    score_size: int = 32
+    agent_id: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.agent_id) is not bool:
+            raise ValueError(f"model.agent_id: {self.agent_id!r} must be true or false")
+
+    @staticmethod
+    def associated_class() -> type[EntityModel]:
+        return EntityModel
+
+    @classmethod
+    def get_from_yaml(cls, path: str | None = None) -> EntityModelConfig:
+        """Read the configuration from ``path``, by default the shipped one."""
+        return super().get_from_yaml(path or str(conf_path() / "model" / "multitask_entity.yaml"))
