@@ -34,7 +34,7 @@ EXPERIMENT = (
     "experiment=smax", "experiment.evaluation_interval=10_240", "task=multitask/custom",
     "task.reward=mean", "task.final_episodes=64",
 )  # fmt: skip
-ENTITY = ("model=multitask_entity", "model@critic_model=multitask_entity")
+ENTITY = ("model=multitask_entity",)
 CONTENDERS = {
     "MAPPO": ("+method=mappo_smax", f"experiment.max_n_frames={FRAMES}"),
     "MAPPO, entity network": (
