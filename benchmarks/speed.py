@@ -2,8 +2,9 @@
 
     python benchmarks/speed.py [--repeats 200] [--out benchmarks/results/speed.json]
 
-Everything runs on one thread of the CPU, if it does not say two; contenders take turns, and medians are reported, since
-machines drift. An update is one task's: 32 episodes of 25 steps, 2 agents, hidden 64, mixing 32.
+Everything runs on one thread of the CPU, if it does not say two; contenders take turns, and
+medians are reported, since machines drift. An update is one task's: 32 episodes of 25 steps,
+2 agents, hidden 64, mixing 32.
 """
 
 from __future__ import annotations
