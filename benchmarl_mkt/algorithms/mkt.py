@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -389,6 +390,14 @@ class MktConfig(AlgorithmConfig):
                 f"algorithm.teachers: {self.teachers!r} must be null or {{task: folder}}"
             )
         self.teachers = dict(named)
+        for name, script in self.teachers.items():
+            try:  # BenchMARL writes an experiment's configuration as a pickle
+                pickle.dumps(script)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise ValueError(
+                    f"algorithm.teachers: that of {name} cannot be pickled ({error}); take a "
+                    "function of a module"
+                ) from error
         teacher = self.teacher
         if not 0 <= teacher.seed < 2**32:
             raise ValueError(f"algorithm.teacher.seed: {teacher.seed} must be 0 to 2**32 - 1")

@@ -60,13 +60,19 @@ class Job(NamedTuple):
     alone: bool = True
 
 
-def with_hydra(command: str, arguments: list[str], work: Callable[[Job], None]) -> None:
+def with_hydra(
+    command: str,
+    arguments: list[str],
+    work: Callable[[Job], None],
+    typed: list[str] | None = None,
+) -> None:
     """Compose BenchMARL's configuration by Hydra's own main, and call ``work(job)``.
 
     Args:
         command: the verb.
         arguments: Hydra's overrides and flags, in any order.
         work: what is done, once for every job of a sweep.
+        typed: those that the user has typed; by default all.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -79,6 +85,7 @@ def with_hydra(command: str, arguments: list[str], work: Callable[[Job], None]) 
 
     quiet()
     given, shown = command_given(), os.environ.get(FULL_ERROR)
+    typed = list(arguments) if typed is None else typed
     arguments = _in_hydras_order(arguments)
 
     @functools.wraps(work)  # Hydra names the job after its module
@@ -88,7 +95,8 @@ def with_hydra(command: str, arguments: list[str], work: Callable[[Job], None]) 
         benchmarl_mkt.register()  # a sweep's launcher may run this in a new process
         with user_errors(), nothing_left(Path(HydraConfig.get().runtime.output_dir)):
             job = _job_of_hydra(cfg, given)
-            take_scripts(job, arguments)
+            if take_scripts(job, typed):
+                job = job._replace(again="the same command")
         work(job)
 
     with user_errors():
@@ -212,32 +220,49 @@ def _job_of_hydra(cfg: DictConfig, given: str | None) -> Job:
     return job._replace(alone=config.mode != RunMode.MULTIRUN)
 
 
-def take_scripts(job: Job, arguments: list[str]) -> None:
+_SCRIPT = r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)"
+
+
+def take_scripts(job: Job, typed: list[str]) -> bool:
     """Import the teachers that the command line itself names as ``package.module:function``.
 
-    A text that comes from a file, such as a preset or a run's record, is never imported.
+    A text that comes from a file, such as a preset, a team or a run's record, is never imported.
+
+    Args:
+        job: whose algorithm's teachers they are; names are replaced by functions.
+        typed: the arguments that the user has typed.
+
+    Returns:
+        Whether there are any.
 
     Raises:
-        ValueError: if there is no such function.
+        ValueError: if there is no such function, or the user has not typed its name.
     """
     teachers = getattr(job.algorithm_config, "teachers", None) or {}
-    typed = [a for a in arguments if a.lstrip("+").startswith("algorithm.teachers")]
-    for task, name in teachers.items():
-        match = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)", str(name))
-        if match is None:
-            continue
-        if not any(name in argument for argument in typed):
+    named = {
+        script[0]
+        for argument in typed
+        if argument.lstrip("+").startswith("algorithm.teachers")
+        for script in re.finditer(rf"(?<![\w.:]){_SCRIPT}(?![\w.:])", argument)
+    }
+    scripts = {task: name for task, name in teachers.items() if re.fullmatch(_SCRIPT, str(name))}
+    for task, name in scripts.items():
+        if name not in named:
             raise ValueError(
-                f"algorithm.teachers: {name} is a function, which the command line alone may name"
+                f"algorithm.teachers: {name} is a function, which the command line alone may name: "
+                "give the command that began the run"
             )
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())  # as python -m does
+        module, _, function = name.partition(":")
+        sys.path.insert(0, os.getcwd())  # as python -m does
         try:
-            teachers[task] = getattr(importlib.import_module(match[1]), match[2])
+            teachers[task] = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"algorithm.teachers: there is no {name} ({error})") from error
+        finally:
+            sys.path.remove(os.getcwd())
         if not callable(teachers[task]):
             raise ValueError(f"algorithm.teachers: {name} is no function")
+    return bool(scripts)
 
 
 def make_job(
@@ -325,15 +350,30 @@ def composed(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def as_override(value: Any) -> str:
-    """Write a plain value as Hydra's overrides have it."""
+    """Write a plain value as Hydra's overrides have it; every text means itself alone.
+
+    Raises:
+        ValueError: for a key or an interpolation, which would mean something else.
+    """
     if isinstance(value, dict):
+        for key in value:
+            if not re.fullmatch(r"\w+", str(key), re.ASCII):
+                raise ValueError(f"{key!r} cannot be a key: letters, digits and underscores can")
         return f"{{{', '.join(f'{key}: {as_override(entry)}' for key, entry in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(as_override, value))}]"
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w/.-]*", value):
-        plain = value.lower() not in ("true", "false", "null", "nan", "inf")
-        return value if plain else f'"{value}"'
-    return json.dumps(value)
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if "${" in value:
+        raise ValueError(f"{value!r} cannot be a value: ${{ would be looked up")
+    plain = re.fullmatch(r"[A-Za-z_/][\w/.-]*", value, re.ASCII)
+    if plain and value.lower() not in ("true", "false", "null", "nan", "inf"):
+        return value
+    # Backslashes mean themselves, but before a quote.
+    escaped = re.sub(
+        r'(\\*)("|$)', lambda part: 2 * part[1] + ("\\" * bool(part[2])) + part[2], value
+    )
+    return f'"{escaped}"'
 
 
 def check_keys(cfg: DictConfig) -> None:

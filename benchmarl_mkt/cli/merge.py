@@ -17,7 +17,8 @@ def _options(parser: ArgumentParser) -> None:
 
 
 def _main(options: Namespace) -> None:
-    with_hydra("run", _overrides(options.experts), run)
+    given = [argument for argument in options.experts if not _is_source(argument)]
+    with_hydra("run", _overrides(options.experts), run, typed=given)
 
 
 def _overrides(arguments: list[str]) -> list[str]:
@@ -26,8 +27,8 @@ def _overrides(arguments: list[str]) -> list[str]:
     from benchmarl_mkt.teams import load_teacher
 
     benchmarl_mkt.register()
-    given = [argument for argument in arguments if "=" in argument]
-    sources = [argument for argument in arguments if argument not in given]
+    sources = [argument for argument in arguments if _is_source(argument)]
+    given = [argument for argument in arguments if argument not in sources]
     out = [argument.partition("=")[2] for argument in given if argument.startswith("out=")]
     if len(out) != 1 or not sources:
         raise ValueError("merge: name the experts' runs and one folder, out=FOLDER")
@@ -49,6 +50,10 @@ def _overrides(arguments: list[str]) -> list[str]:
         make_console().print("Teams of different sizes: algorithm.mixer=vdn")
         chosen.append("algorithm.mixer=vdn")
     return [*chosen, *rest]
+
+
+def _is_source(argument: str) -> bool:
+    return "=" not in argument or Path(argument).expanduser().exists()
 
 
 def _folder_of(source: str) -> Path:

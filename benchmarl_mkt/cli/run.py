@@ -40,12 +40,12 @@ def run(job: Job) -> None:
     from benchmarl_mkt.training.machine import LearnerThreads, keep_memory, threads_for
     from benchmarl_mkt.training.resume.record import RECORD, open_run
 
-    own_threads = "OMP_NUM_THREADS" not in os.environ  # else they are the user's choice
-    if own_threads:
-        torch.set_num_threads(1)
+    chosen = None  # how many threads the user wants
+    if "OMP_NUM_THREADS" in os.environ:
+        chosen = torch.get_num_threads()
+    torch.set_num_threads(1)
     keep_memory()
     console, folder, best, threads = make_console(), job.folder, BestPolicy(), LearnerThreads()
-    callbacks = [best, *([threads] if own_threads else [])]
     known = (folder / RECORD).exists()
     with stops(f"continue with: {job.again}"), contextlib.ExitStack() as stack:
         with user_errors(), nothing_left(folder, known):
@@ -55,16 +55,16 @@ def run(job: Job) -> None:
             results = Path(job.config.save_folder or folder) / record.name
             if not record.finished:
                 try:
-                    experiment = _set_up(job, results, callbacks)
+                    experiment = _set_up(job, results, [best, threads])
                 except MissingTeachers:
                     ensure_teachers(job.algorithm_config.teacher_settings, job.task, console)
-                    experiment = _set_up(job, results, callbacks)
+                    experiment = _set_up(job, results, [best, threads])
         if record.finished:
             console.print(f"Finished already: {folder}", soft_wrap=True)
         else:
-            if own_threads:
-                threads.count = record.threads or (threads_for(experiment) if job.alone else 1)
-                record = record.note(folder, threads=threads.count)
+            fitting = threads_for(experiment) if job.alone else 1
+            threads.count = record.threads or chosen or fitting
+            record = record.note(folder, threads=threads.count)
             _train(job, experiment, best, console)
             record.note(folder, finished=True)
         resume.forget(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -65,8 +66,9 @@ def _import(arguments: list[str], out: Path | None) -> None:
     (task,) = load_teacher(path).metadata["task"]["tasks"]
     show_scores([path])
     entry, teachers = as_override([task_entry(task)]), as_override({task["name"]: str(path)})
+    teach = shlex.join([f"task.tasks={entry}", f"algorithm.teachers={teachers}"])
     make_console().print(
-        f"Expert: {path}\nTo teach: 'task.tasks={entry}' 'algorithm.teachers={teachers}'",
+        f"Expert: {path}\nTo teach: {teach}",
         soft_wrap=True,
         markup=False,
     )
@@ -148,8 +150,9 @@ def show_scores(paths: list[Path]) -> None:
     for path in paths:
         try:
             data = load_teacher(path).metadata
-        except ValueError:
-            table.add_row(path.name, "damaged", *["-"] * 5)
+        except (ValueError, ImportError) as error:
+            why = "damaged" if isinstance(error, ValueError) else "needs benchmarl-mkt[onnx]"
+            table.add_row(path.name, why, *["-"] * 5)
             continue
         score = data["score"]
         table.add_row(
@@ -231,7 +234,7 @@ def _verify(paths: list[Path]) -> None:
     for path in paths:
         try:
             load_teacher(path)
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             damaged += 1
             console.print(f"damaged  {path.name}: {error}", soft_wrap=True, markup=False)
         else:

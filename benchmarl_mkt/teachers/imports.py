@@ -121,7 +121,9 @@ def import_onnx(
     task = _task_of(settings)
     specs, _, _ = _team_of(task)
     try:
-        kind, model = _onnx_model(path.read_bytes(), inputs or {}, outputs or {}, states or {})
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        kind, model = _onnx_model(content, inputs or {}, outputs or {}, states or {})
         metadata = {
             "kind": kind,
             "specs": specs,
@@ -133,10 +135,10 @@ def import_onnx(
             "seed": 0,
             "frames": 0,
             "versions": versions(),
-            "expert": {"groups": [], "source": str(path.absolute()), "sha256": sha256(path)},
+            "expert": {"groups": [], "source": str(path.absolute()), "sha256": digest},
         }
-        content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-        expert = _Expert(task, metadata, {"content": content})
+        weights = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        expert = _Expert(task, metadata, {"content": weights})
         load_weights(build_network(metadata)[0], expert.weights)
     except ValueError as error:
         raise ValueError(f"import: {path}: {error}") from error
@@ -278,6 +280,8 @@ def _read_expert(checkpoint: Path, settings: RunSettings) -> _Expert:
         raise ValueError(
             f"import: algorithm {name!r} is not one of {sorted(algorithm_config_registry)}"
         )
+    if type(seed := config.get("seed", 0)) is not int:
+        raise ValueError(f"import: the run's seed is {seed!r}, not an integer")
     (entry,) = task.team_configs
     _check_discrete(entry.task_class(), algorithm, experiment)
     model = _model_of(config["model"])
@@ -296,7 +300,7 @@ def _read_expert(checkpoint: Path, settings: RunSettings) -> _Expert:
         "model": model,
         "share_params": experiment.share_policy_params,
         "algorithm": name,
-        "seed": config.get("seed", 0),
+        "seed": seed,
         "frames": content["state"]["total_frames"],
         "versions": versions(),
         "expert": {"groups": groups, "source": str(checkpoint.absolute()), "sha256": digest},
@@ -353,7 +357,7 @@ def _load(checkpoint: Path) -> Mapping[str, Any]:
     """Read a checkpoint as plain tensors and numbers; what else is in it is refused unread."""
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        int(content["state"]["total_frames"])
+        content["state"]["total_frames"] = int(content["state"]["total_frames"])
     except Exception as error:  # of torch's reader, or of whatever the content is
         raise ValueError(
             f"import: {checkpoint} is no checkpoint of BenchMARL's: it is damaged, or holds more "
@@ -378,7 +382,7 @@ def _weights_of(
         state = content[f"loss_{group}"]
         for key, value in state.items() if isinstance(state, Mapping) else ():
             prefix = next((prefix for prefix in _NETWORKS if str(key).startswith(prefix)), None)
-            if prefix is not None and isinstance(value, Tensor):
+            if prefix is not None and isinstance(value, Tensor) and value.layout == torch.strided:
                 kinds.add(_NETWORKS[prefix])
                 weights[f"models.{index}.{key.removeprefix(prefix)}"] = value
     if len(kinds) != 1:
@@ -389,6 +393,15 @@ def _weights_of(
 def _check_shapes(weights: Mapping[str, Tensor], metadata: Mapping[str, Any], task: str) -> None:
     """Compare the weights with the network that the run's configuration describes."""
     model = metadata["model"]["name"]
+    # A width is a dimension of some weight: what is wider is not built, it may be huge.
+    widest = max((size for value in weights.values() for size in value.shape), default=0)
+    fields = metadata["model"].values()
+    numbers = [n for value in fields for n in (value if isinstance(value, list) else [value])]
+    too_wide = [n for n in numbers if type(n) is int and n > max(widest, len(weights))]
+    if too_wide:
+        raise ValueError(
+            f"import: model: {too_wide[0]} does not fit the weights, whose largest size is {widest}"
+        )
     try:
         network, _ = build_network(metadata)
     except (TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
@@ -408,7 +421,7 @@ def _check_shapes(weights: Mapping[str, Tensor], metadata: Mapping[str, Any], ta
 
 def _name(metadata: Mapping[str, Any]) -> str:
     """Name of an expert's folder in the store: task, algorithm, digest of all that it is."""
-    what = [metadata[key] for key in ("task", "model", "share_params")]
+    what = [metadata[key] for key in ("task", "kind", "model", "share_params")]
     text = json.dumps([*what, metadata["expert"]["sha256"]], sort_keys=True)
     (task,) = metadata["task"]["tasks"]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{task['task']}-{metadata['algorithm']}")

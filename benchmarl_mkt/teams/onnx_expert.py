@@ -104,7 +104,7 @@ class OnnxNetwork(nn.Module):
             raise ValueError(f"its inputs are {sorted(self._inputs)}, used are {sorted(needed)}")
         shape = self._inputs[config.observation].shape
         self._rows = len(shape) == 2
-        self._length = shape[-1] if isinstance(shape[-1], int) else team.observation_size
+        self._length = shape[-1] if shape and isinstance(shape[-1], int) else team.observation_size
         plain = team.observation_size - team.n_agents
         if len(shape) not in (2, 3) or self._length not in (plain, team.observation_size):
             raise ValueError(
@@ -149,12 +149,12 @@ class OnnxNetwork(nn.Module):
         if config.action_mask:
             given[config.action_mask] = observation.new_ones(*agents, self.team.n_actions)
         lead = (agents.numel(),) if self._rows else (-1, self.team.n_agents)
-        feed = {
-            name: value.reshape(*lead, *value.shape[len(agents) :]).cpu().numpy()
-            for name, value in given.items()
-        }
         names = [config.values, *config.states.values()]
         try:
+            feed = {
+                name: value.reshape(*lead, *value.shape[len(agents) :]).cpu().numpy()
+                for name, value in given.items()
+            }
             feed = {k: v.astype(_TYPES[self._inputs[k].type]) for k, v in feed.items()}
             outputs = [torch.from_numpy(part) for part in self._session.run(names, feed)]
         except Exception as error:  # onnxruntime's own
@@ -195,6 +195,8 @@ def open_session(content: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the networks are small
     options.log_severity_level = 3
+    # Else a file may be ONNX for one reader and of onnxruntime's own format for the other.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own

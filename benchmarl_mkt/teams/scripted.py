@@ -47,12 +47,12 @@ class ScriptedNetwork(nn.Module):
             ValueError: if the script gives something else.
         """
         observation = data.get(("team", "observation"))
-        logits = self.script(observation)
+        logits = self.script(observation.clone())  # which a script may write to
         expected = (*observation.shape[:-1], self.specs.n_actions)
         if not isinstance(logits, Tensor) or logits.shape != expected:
             given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
-                f"algorithm.teachers: {self.script.__name__} gives {given}, but must give logits "
+                f"algorithm.teachers: {self.script} gives {given}, but must give logits "
                 f"{list(expected)} for observations {list(observation.shape)}"
             )
         return data.set(self.out_key, logits.float())

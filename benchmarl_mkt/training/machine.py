@@ -58,10 +58,10 @@ def _cores() -> int:
 
 
 def keep_memory() -> None:
-    """Let the process keep memory that it has freed, up to a gigabyte.
+    """Let the process keep memory that it has freed, but for what is free beyond a gigabyte.
 
     glibc gives the memory of large tensors back at once, and the system zeroes it when it is asked
-    for again: on SMAX a third of an update's time. Where there is no glibc this does nothing.
+    for again. Where there is no glibc this does nothing.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

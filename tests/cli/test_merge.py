@@ -1,6 +1,7 @@
 """One team out of experts that are there, by one command."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,6 +9,7 @@ from benchmarl_mkt.cli.jobs import as_override
 from benchmarl_mkt.presets import compose_config
 from benchmarl_mkt.teachers.imports import import_run
 from benchmarl_mkt.teams import load_team
+from benchmarl_mkt.teams.folder import METADATA, WEIGHTS, checksum
 from tests.helpers import TINY
 from tests.stock import stock_run
 
@@ -79,6 +81,9 @@ def test_experts_of_one_task_are_refused(experts, cli, tmp_path):
         "it's",
         'say "so"',
         "/a/path-1.2/x_y~",
+        "/home/jürgen/x",
+        "end\\",
+        'a\\"b',
         [],
         {},
     ],
@@ -86,3 +91,26 @@ def test_experts_of_one_task_are_refused(experts, cli, tmp_path):
 def test_hydra_reads_what_is_written_for_it(value):
     cfg = compose_config(["algorithm=mkt", "task=multitask/mpe", f"+extra={as_override(value)}"])
     assert cfg.extra == value
+
+
+@pytest.mark.parametrize("value", [{"a: own:act, b": 1}, {"a b": 1}, {"": 1}, "${oc.env:HOME}"])
+def test_what_would_mean_something_else_is_refused(value):
+    with pytest.raises(ValueError, match="cannot be a"):
+        as_override(value)
+
+
+def test_a_teachers_folder_names_no_function(experts, cli, tmp_path, monkeypatch):
+    """Its name of the task would be read as two teachers, one of them a function's."""
+    mark = tmp_path / "mark"
+    (tmp_path / "own_policy.py").write_text(f"open({str(mark)!r}, 'w')\ndef act(o): return o\n")
+    path = tmp_path / "expert"
+    shutil.copytree(import_run(experts[0]), path)
+    data = json.loads((path / METADATA).read_text())
+    data["task"]["tasks"][0]["name"] = "a: own_policy:act, simple_tag"
+    data["checksum"] = checksum(path / WEIGHTS, data)
+    (path / METADATA).write_text(json.dumps(data))
+    status, _, error = cli("merge", str(path), "out=one")
+    assert status == 2
+    assert "cannot be a key" in error
+    assert not mark.exists()
+    assert not (tmp_path / "one").exists()

@@ -271,6 +271,34 @@ def test_what_is_no_onnx_file_is_not_run(tmp_path, own_store, payload):
     assert not mark.exists()
 
 
+def test_what_is_checked_is_what_is_run(tmp_path):
+    """Bytes 4 to 8 are what onnxruntime knows its own format by, which nobody checks here."""
+    model = model_of([PRODUCT], [weights()])
+    model.producer_name = "ORTM"
+    content = model.SerializeToString()
+    assert content[4:8] == b"ORTM"
+    onnx_expert.open_session(content)
+
+
+def test_a_scalar_observation_is_told(tmp_path, own_store):
+    model = model_of([helper.make_node("Gemm", ["observation", "w"], ["logits"])], [weights()])
+    del model.graph.input[0].type.tensor_type.shape.dim[:]
+    model.graph.node[0].CopyFrom(helper.make_node("Identity", ["observation"], ["logits"]))
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    (tmp_path / "policy.onnx").write_bytes(model.SerializeToString())
+    assert "its input observation is []" in refusal(tmp_path / "policy.onnx", own_store)
+
+
+def test_another_kind_of_output_is_another_expert(rows, own_store):
+    names = {key: value for key, value in NAMED.items() if key != "outputs"}
+    (out,) = NAMED["outputs"].values()
+    both = {
+        import_onnx(rows[0], SETTINGS, outputs={kind: out}, **names)
+        for kind in ("logits", "action_value")
+    }
+    assert len(both) == 2
+
+
 def test_a_stored_file_is_checked_again(rows, tmp_path):
     """Also under its right checksum."""
     from safetensors.torch import save_file

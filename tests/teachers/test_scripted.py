@@ -1,6 +1,7 @@
 """Teachers that are functions of the user's own."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -35,6 +36,20 @@ def test_a_script_acts_and_teaches(tmp_path):
     experiment.run()
 
 
+def test_a_script_cannot_change_what_it_sees():
+    def rude(observation):
+        return observation.zero_()[..., :5]
+
+    rows = torch.ones(3, 2, 21)
+    assert not scripted_team(rude, SPECS, TASK).values(rows).any()
+    assert rows.all()
+
+
+def test_a_function_that_cannot_be_pickled_is_told():
+    with pytest.raises(ValueError, match=r"^algorithm\.teachers: .*push cannot be pickled"):
+        MktConfig(teachers={"simple_push": lambda observation: observation})
+
+
 @pytest.mark.parametrize("wrong", [lambda o: o[..., :4], lambda o: o.argmax(-1), lambda o: None])
 def test_a_script_that_gives_something_else_is_told(wrong):
     with pytest.raises(ValueError, match=r"^algorithm\.teachers: .* must give logits \[2, 2, 5\]"):
@@ -58,6 +73,8 @@ def test_the_command_line_names_one_and_files_cannot(cli, module, tmp_path):
     assert status == 0, error
     assert module.exists()
     module.unlink()
+    assert str(tmp_path) not in sys.path
+    del sys.modules["own_policy"]  # to import it again would leave the mark again
     (record,) = (tmp_path / "run").glob("run.json")
     assert "own_policy:act" in record.read_text()
     (summary,) = (tmp_path / "run").glob("*/summary.json")
@@ -76,6 +93,14 @@ def test_the_command_line_names_one_and_files_cannot(cli, module, tmp_path):
     status, _, error = cli(*new, f"hydra.searchpath=[file://{tmp_path / 'conf'}]")
     assert status == 2
     assert "which the command line alone may name" in error
+    # Nor does a part of what was typed name one, nor what a file says behind a typed name.
+    (tmp_path / "policy.py").write_text((tmp_path / "own_policy.py").read_text())
+    content["algorithm"]["teachers"] = {"simple_push": "policy:act"}
+    (method / "own.yaml").write_text("# @package _global_\n" + yaml.safe_dump(content))
+    typed = "+algorithm.teachers.other=own_policy:act"
+    status, _, error = cli(*new, f"hydra.searchpath=[file://{tmp_path / 'conf'}]", typed)
+    assert status == 2
+    assert "policy:act is a function, which the command line alone" in error
     assert not module.exists()
 
 

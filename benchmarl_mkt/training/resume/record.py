@@ -122,8 +122,8 @@ def _check_harmless(record: RunRecord) -> None:
     for name in (record.name, *record.hydra):
         if name != Path(name).name or name in ("", ".", ".."):
             raise ValueError(f"{name!r} is no name of a file or folder")
-    if record.threads not in (0, 1, 2):
-        raise ValueError(f"threads: {record.threads!r} must be 0, 1 or 2")
+    if type(record.threads) is not int or record.threads < 0:
+        raise ValueError(f"threads: {record.threads!r} must be an integer of at least 0")
 
 
 def _write(folder: Path, record: RunRecord) -> None:
