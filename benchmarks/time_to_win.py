@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,25 +51,35 @@ CONTENDERS = {
 TEACHER = "MAPPO, entity network"
 
 
-def watch(command: list[str], folder: Path, battle: str, **environment: str) -> dict[str, list]:
+def watch(command: list[str], folder: Path, battle: str) -> dict[str, list]:
     """Run the command; note when its evaluations appear in the CSV file of their win rates."""
+    shutil.rmtree(folder, ignore_errors=True)  # what was interrupted begins again
+    batch = 2048 if "+method=mappo_smax" in command else 1024  # frames of an iteration
     start, curve = time.monotonic(), {"seconds": [], "frames": [], "wins": []}
     log = (folder.parent / f"{folder.name}.log").open("w")
     run = subprocess.Popen(
         [*command, f"hydra.run.dir={folder}", "experiment.loggers=[csv]"],
-        stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment},
+        stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    while run.poll() is None:
+    running = True
+    while running:
         time.sleep(0.1)
+        running = run.poll() is None
         for path in folder.glob(f"**/eval_{battle}_win_rate.csv"):
-            for line in path.read_text().splitlines()[len(curve["wins"]) :]:
-                frames, _, wins = line.partition(",")
+            lines = path.read_text().rpartition("\n")[0].splitlines()  # those that are complete
+            for line in lines[len(curve["wins"]) :]:
+                iteration, _, wins = line.partition(",")
                 curve["seconds"].append(round(time.monotonic() - start, 1))
-                curve["frames"].append(int(float(frames)))
+                curve["frames"].append((int(float(iteration)) + 1) * batch)
                 curve["wins"].append(float(wins))
     if run.returncode:
         raise RuntimeError(f"{' '.join(command)}: {log.name}")
     return curve
+
+
+def place(folder: Path, battle: str, name: str) -> Path:
+    """The folder of a contender's run."""
+    return folder / re.sub(r"\W+", "_", f"{battle} {name}")
 
 
 def first_iteration(battle: str, cache: str | None) -> float:
@@ -145,11 +157,9 @@ def main() -> None:
                 continue
             command = ["benchmarl", "run", *EXPERIMENT, f"task.tasks=[smax/{battle}]", *overrides]
             if name.startswith("MKT"):
-                (team,) = (folder / f"{battle}_{TEACHER.replace(' ', '_')}").glob(
-                    f"*/team/{battle}"
-                )
+                (team,) = place(folder, battle, TEACHER).glob(f"*/team/{battle}")
                 command.append(f"algorithm.teachers={{{battle}: {team}}}")
-            run = folder / f"{battle}_{name.replace(' ', '_')}"
+            run = place(folder, battle, name)
             entry["curves"][name] = watch(command, run, battle)
             path.write_text(json.dumps(found, indent=1) + "\n")
         entry["curves"] |= by_hand.get(battle, {})
