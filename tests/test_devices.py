@@ -68,7 +68,8 @@ def test_the_loss_and_its_gradient(mixer, norm, settings):
     loss.alpha = loss.alpha.to("meta")
     with OnMeta():
         loss(batch)["loss"].backward()
-    assert all(p.grad.is_meta for p in loss.network_params.values(True, True) if p.grad is not None)
+    grads = [parameter.grad for parameter in loss.network_params.values(True, True)]
+    assert all(grad is not None and grad.is_meta for grad in grads)
 
 
 @pytest.mark.parametrize("exploration", [ExplorationType.RANDOM, ExplorationType.DETERMINISTIC])

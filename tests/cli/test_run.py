@@ -6,6 +6,7 @@ import yaml
 import benchmarl_mkt
 from benchmarl_mkt.cli import VERBS, usage
 from benchmarl_mkt.reporting.runs import read_runs
+from benchmarl_mkt.training import machine
 from tests.conftest import write_tiny_experiment
 from tests.helpers import REPOSITORY, command, hydra_overrides
 
@@ -172,6 +173,33 @@ def test_a_run_that_keeps_less_is_finished_too(cli, tmp_path, settings, evaluate
     assert (folder / "team" / "simple_push" / "teacher.json").is_file()
     assert json.loads((folder / "summary.json").read_text())["finished"]
     assert cli("run", *arguments)[1] == f"Finished already: {tmp_path}\n"
+
+
+def test_threads_are_chosen_once_and_kept(cli, tmp_path, monkeypatch):
+    """By the size of minibatches, for a run that is alone; else by the user or by the record."""
+    monkeypatch.setattr(machine, "ROWS", 200)  # of two agents, 100 steps each
+    monkeypatch.setattr(machine, "_cores", lambda: 2)
+    more = ["experiment.evaluation=false", "task.final_episodes=10"]
+
+    def noted(name: str, *arguments: str) -> int:
+        overrides = [o for o in hydra_overrides(tmp_path / name) if "hydra" not in o]
+        given = [*CUSTOM, SHORT, ALONE, *overrides, *more, *arguments]
+        status, _, error = cli("run", *given)
+        assert status == 0, error
+        (record,) = (tmp_path / name).glob("**/run.json")
+        return json.loads(record.read_text())["threads"]
+
+    def folder(name: str) -> str:
+        return f"hydra.run.dir={tmp_path / name}"
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert noted("user", folder("user")) == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert noted("alone", folder("alone")) == 2
+    assert noted("sweep", "-m", f"hydra.sweep.dir={tmp_path / 'sweep'}") == 1
+    record = tmp_path / "user" / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "finished": False}))
+    assert noted("user", folder("user")) == 1
 
 
 WANDB = """
