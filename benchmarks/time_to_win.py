@@ -47,6 +47,10 @@ CONTENDERS = {
         "+method=mkt_smax_mappo", f"experiment.max_n_frames={FRAMES // 4}",
         "experiment.evaluation_interval=5_120",
     ),
+    "MKT-MARL, entity network, teacher at hand": (
+        "+method=mkt_smax_mappo", f"experiment.max_n_frames={FRAMES // 4}",
+        "experiment.evaluation_interval=5_120", *ENTITY,
+    ),
 }  # fmt: skip
 TEACHER = "MAPPO, entity network"
 
