@@ -113,10 +113,12 @@ def table(found: dict[str, dict]) -> str:
     for battle, entry in found.items():
         for name, curve in entry["curves"].items():
             at = first_reached(curve["wins"], LEVEL)
-            warm, frames = (
-                (None, None) if at is None else (curve["seconds"][at], curve["frames"][at])
-            )
-            cold = None if warm is None or "JaxMARL" in name else warm + entry["compiling"]
+            frames = warm = cold = None
+            if at is not None:
+                frames, warm = curve["frames"][at], curve["seconds"][at]
+                cold = warm + entry["compiling"]
+            if name.startswith("JaxMARL"):  # which compiles anew in every run
+                warm, cold = None, warm
             cells = ["-" if value is None else f"{value:,.0f}" for value in (frames, warm, cold)]
             lines.append(f"| {battle} | {name} | {' | '.join(cells)} | {max(curve['wins']):.2f} |")
     return "\n".join(lines)
