@@ -44,7 +44,7 @@ class EntityList:
         parts: where their numbers lie, (start, size) each: entity i has ``size`` numbers from
             ``start + i size`` on, of every part.
         present: which of an entity's numbers is above zero while it is there (visible, alive); what
-            is not there changes nothing. None: they always are.
+            is not there changes nothing, if its numbers are finite. None: they always are.
         actions: the first of ``count`` actions that target these entities, in their order; None:
             no action does.
         pointer: a number that names an entity of another list. Entities there are told how many
