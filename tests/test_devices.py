@@ -12,13 +12,14 @@ from torch.utils._pytree import tree_leaves
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from benchmarl_mkt.models import EpsilonGreedyPolicy, MultiTaskModelConfig, StudentNetwork
-from benchmarl_mkt.models.mixers import MIXERS, make_mixer
+from benchmarl_mkt.models.mixers import MIXERS, Entities, make_mixer
 from benchmarl_mkt.objectives import MktLoss
 from benchmarl_mkt.replay import MultiTaskReplayBuffer, make_segments
 from benchmarl_mkt.teams.evaluation import greedy_policy, random_policy
 from benchmarl_mkt.teams.folder import TeamSpecs
 from benchmarl_mkt.teams.frozen import FrozenTeam, build_model
 from tests.helpers import make_agents, random_segments, small_model
+from tests.models.test_entity import battle, models, sizes
 
 N, D, A, S, BATCH, STEPS = 2, 5, 4, 3, 3, 4
 SIZES = {"one": (N, D, A), "two": (N, D + 2, A - 1)}
@@ -82,6 +83,30 @@ def test_the_policy(exploration):
         policy(data)
         policy.step(10)
     assert data["one", "action"].shape == (BATCH, STEPS + 1, N)
+
+
+def test_networks_over_entities():
+    """Agents and mixer, in one product for all entities: chunks are a CPU's."""
+    armies = {"one": (3, 2), "two": (5, 4)}
+    layouts = {task: battle(*army) for task, army in armies.items()}
+    agents = models({t: (layouts[t], army[0], *sizes(*army)) for t, army in armies.items()})
+    states = {task: sizes(*army)[0] for task, army in armies.items()}
+    teams = {task: allies for task, (allies, _) in armies.items()}
+    mixer = make_mixer(
+        "vdn_s", states, teams, mixing_embed_dim=6, state_embed_dim=4, hypernet_embed_dim=7,
+        device="cpu", entities=Entities({task: (layouts[task], 1) for task in armies}, 5),
+    )  # fmt: skip
+    parts = {t: random_segments(teams[t], *sizes(*armies[t]), states[t]) for t in armies}
+    batch = TensorDict(parts, [BATCH]).to("meta")
+    loss = MktLoss(StudentNetwork(agents, mixer).to("meta"), standardise=False)
+    loss.alpha = loss.alpha.to("meta")
+    policy = EpsilonGreedyPolicy(agents, 1.0, 0.1, 100).to("meta")
+    seen = TensorDict({t: batch[t].select("observation", "action_mask") for t in armies})
+    with OnMeta():
+        loss(batch)["loss"].backward()
+        policy(seen)
+    assert all(p.grad.is_meta for p in loss.network_params.values(True, True))
+    assert seen["two", "action"].shape == (BATCH, STEPS + 1, 5)
 
 
 @pytest.mark.parametrize("update", ["sequential", "joint"])

@@ -12,17 +12,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from benchmarl_mkt.files import conf_path
 from benchmarl_mkt.models.layout import EntityLayout, EntityList, layout_of
 from benchmarl_mkt.models.multitask import MultiTaskModel, MultiTaskModelConfig
 from benchmarl_mkt.models.pooling import CACHED, in_chunks, pooled, target_scores
 
 _ACTING = ("action_value", "logits")  # outputs with one number for every action
+_PARTS: WeakKeyDictionary[nn.Module, dict[str, nn.Module]] = WeakKeyDictionary()  # by trunk
 Targets = list[tuple[Tensor, Tensor]]  # of a list: entities [n, M, f], weights of tokens [w, f]
 
 
@@ -53,9 +54,8 @@ class EntityModel(MultiTaskModel):
 
     def __init__(self, token_size: int, score_size: int, agent_id: bool, **kwargs: Any):
         super().__init__(**kwargs)
-        # The parts lie in a plain dictionary beside the trunk, which all groups of an experiment
-        # have, and as long as that lives.
-        part = Parts(self.trunk.__dict__.setdefault("_entity_parts", {}), self.device)
+        # All groups of an experiment have one trunk, and so the same parts.
+        part = Parts(_PARTS.setdefault(self.trunk, {}), self.device)
         self.layout, self.parts = layout_of(self.input_spec, self.agent_group), part.modules
         if self.layout is None:
             return
@@ -75,6 +75,10 @@ class EntityModel(MultiTaskModel):
 
 class Parts:
     """Modules by name, one for all that ask.
+
+    Those that ask keep them in plain dictionaries, which register nothing, so that each occurs once
+    among a student's: a target network, averaged weight by weight, would else average some several
+    times.
 
     Args:
         known: those that there are, by name; new ones are added.
@@ -126,18 +130,7 @@ class Output(Hidden):
     gain = 0.01
 
 
-class _Borrowing(nn.Module):
-    """Uses modules that are registered elsewhere, so that each occurs once among a student's.
-
-    A target network, which is averaged weight by weight, would else average some several times.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._borrowed: dict[str, nn.Module] = {}  # a plain dictionary registers nothing
-
-
-class EntityEncoder(_Borrowing):
+class EntityEncoder(nn.Module):
     """E of rows [M, D]: [M, e], and the entities that actions target.
 
     Args:
@@ -204,7 +197,7 @@ class AgentsEncoder(nn.Module):
         return torch.relu(embedded).view(len(rows), self.n_agents, -1).mean(1)
 
 
-class EntityHead(_Borrowing):
+class EntityHead(nn.Module):
     """EA: values [M, A] of basic actions and of those that target entities.
 
     Args:
@@ -227,6 +220,7 @@ class EntityHead(_Borrowing):
     ):
         super().__init__()
         order = layout.basic_actions(n_actions)
+        self._borrowed: dict[str, nn.Module] = {}
         if order:
             name = f"{layout.type}:basic"
             self._borrowed["basic"] = part(name, Output, feature_size, len(order))
@@ -268,7 +262,7 @@ def entity_rows(layout: EntityLayout, rows: Tensor) -> list[Tensor]:
     """Take the lists of rows [M, D] apart: each [n, M, f], as pooling reads it.
 
     The f numbers of an entity are those that are kept, how many present entities point at it (if
-    any may), and 1. Of an entity that is not there all are zero.
+    any may), and 1. Of an entity that is not there all are zero, if its numbers are finite.
     """
     chunk = max(1, CACHED // rows.shape[1])
     if in_chunks(rows) and len(rows) > chunk:
@@ -329,6 +323,7 @@ class EntityModelConfig(MultiTaskModelConfig):
     token_size: int = 32
     score_size: int = 32
     agent_id: bool = False
+    file: ClassVar[str] = "multitask_entity.yaml"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -338,8 +333,3 @@ class EntityModelConfig(MultiTaskModelConfig):
     @staticmethod
     def associated_class() -> type[EntityModel]:
         return EntityModel
-
-    @classmethod
-    def get_from_yaml(cls, path: str | None = None) -> EntityModelConfig:
-        """Read the configuration from ``path``, by default the shipped one."""
-        return super().get_from_yaml(path or str(conf_path() / "model" / "multitask_entity.yaml"))

@@ -44,7 +44,7 @@ class EntityList:
         parts: where their numbers lie, (start, size) each: entity i has ``size`` numbers from
             ``start + i size`` on, of every part.
         present: which of an entity's numbers is above zero while it is there (visible, alive); what
-            is not there changes nothing. None: they always are.
+            is not there changes nothing, if its numbers are finite. None: they always are.
         actions: the first of ``count`` actions that target these entities, in their order; None:
             no action does.
         pointer: a number that names an entity of another list. Entities there are told how many
@@ -183,17 +183,49 @@ class EntityLayout:
 
 
 class EntitySpec(Composite):
-    """A composite specification whose entries, in a row, are what ``layout`` describes."""
+    """A composite specification whose entries, in a row, are what ``layout`` describes.
 
-    layout: EntityLayout
+    So are those of its copies, and of what differs from it in batch dimensions alone.
+    """
+
+    layout: EntityLayout | None = None
 
     def clone(self) -> EntitySpec:
         """Return a copy, with the layout."""
-        return _with_layout(super().clone(), self.layout)
+        return self._described(super().clone())
 
     def to(self, dest: Any) -> EntitySpec:
         """Return the specification on a device or of a type, with the layout."""
-        return _with_layout(super().to(dest), self.layout)
+        return self._described(super().to(dest))
+
+    def __getitem__(self, item: Any) -> Any:
+        """Return an entry as it is, or an index of the batch with the layout."""
+        return self._described(super().__getitem__(item))
+
+    def expand(self, *shape: Any) -> Composite:
+        """Return the specification of a larger batch, with the layout."""
+        out = super().expand(*shape)  # a plain composite
+        return out if self.layout is None else described(out, self.layout)
+
+    def squeeze(self, dim: int | None = None) -> EntitySpec:
+        """Return the specification without batch dimensions of size one, with the layout."""
+        return self._described(super().squeeze(dim))
+
+    def unsqueeze(self, dim: int) -> EntitySpec:
+        """Return the specification with another batch dimension, and with the layout."""
+        return self._described(super().unsqueeze(dim))
+
+    def unbind(self, dim: int = 0) -> tuple[EntitySpec, ...]:
+        """Return the specifications along a batch dimension, each with the layout."""
+        return tuple(map(self._described, super().unbind(dim)))
+
+    def _reshape(self, shape: Any) -> EntitySpec:  # what reshape, flatten and unflatten call
+        return self._described(super()._reshape(shape))
+
+    def _described(self, found: Any) -> Any:
+        if isinstance(found, EntitySpec) and found.layout is None:
+            found.layout = self.layout
+        return found
 
 
 def described(spec: Composite, layout: EntityLayout) -> EntitySpec:
@@ -208,7 +240,9 @@ def described(spec: Composite, layout: EntityLayout) -> EntitySpec:
     """
     entries, leading = dict(spec.items()), spec.ndim
     layout.check(sum(leaf.shape[leading:].numel() for leaf in spec.values(True, True)))
-    return _with_layout(EntitySpec(entries, shape=spec.shape, device=spec.device), layout)
+    found = EntitySpec(entries, shape=spec.shape, device=spec.device)
+    found.layout = layout
+    return found
 
 
 def with_layouts(spec: Composite, layouts: Mapping[str, EntityLayout]) -> Composite:
@@ -232,11 +266,6 @@ def layout_of(spec: Composite, group: str) -> EntityLayout | None:
     """Return the layout that a model's ``input_spec`` carries, of its group or of a state."""
     inner = spec[group] if group in spec.keys() else spec
     return getattr(inner, "layout", None)
-
-
-def _with_layout(spec: EntitySpec, layout: EntityLayout) -> EntitySpec:
-    spec.layout = layout
-    return spec
 
 
 def _targets(part: EntityList) -> range:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -282,6 +282,7 @@ class MultiTaskModelConfig(ModelConfig):
         }
     )
     layer_norm: bool = False
+    file: ClassVar[str] = "multitask.yaml"
 
     def __post_init__(self) -> None:
         if type(self.layer_norm) is not bool:
@@ -306,7 +307,7 @@ class MultiTaskModelConfig(ModelConfig):
     @classmethod
     def get_from_yaml(cls, path: str | None = None) -> MultiTaskModelConfig:
         """Read the configuration from ``path``, by default the shipped one."""
-        config = _read_yaml_config(path or str(conf_path() / "model" / "multitask.yaml"))
+        config = _read_yaml_config(path or str(conf_path() / "model" / cls.file))
         return cls(**parse_model_config(config))
 
 

@@ -12,7 +12,6 @@ from benchmarl.models import Mlp
 from torch import Tensor, nn
 
 from benchmarl_mkt.models.actions import greedy_actions
-from benchmarl_mkt.models.entity import EntityModel
 from benchmarl_mkt.models.multitask import MultiTaskModel, embed
 from benchmarl_mkt.teams.expert import ExpertNetwork, padded
 from benchmarl_mkt.teams.frozen import FrozenTeam
@@ -85,11 +84,8 @@ def plain_network(model: nn.Module) -> nn.Module:
     """
     if isinstance(model, ExpertNetwork):
         return _PerGroup([plain_network(part) for part in model.models], model)
-    if isinstance(model, EntityModel) and isinstance(model.trunk, Mlp):
-        return _OverEntities(model)
     if isinstance(model, MultiTaskModel) and isinstance(model.trunk, Mlp):
-        trunk = model.trunk.mlp[0]  # sees rows, so it is one plain MLP
-        return nn.Sequential(model.embedding, model.activate, trunk, model.activate, model.head)
+        return _OfRows(model)
     if isinstance(model, Mlp) and model.input_has_agent_dim and not model.centralised:
         own = 1 if model.share_params else model.n_agents
         return _PerAgent([_agents_net(model, agent) for agent in range(own)])
@@ -107,10 +103,10 @@ def _agents_net(model: Mlp, agent: int) -> nn.Module:
     return net
 
 
-class _OverEntities(nn.Module):
-    """A network over entities, or of one without a layout."""
+class _OfRows(nn.Module):
+    """Eq. 1-2 of one task."""
 
-    def __init__(self, model: EntityModel):
+    def __init__(self, model: MultiTaskModel):
         super().__init__()
         self.model, self.trunk = model, model.trunk.mlp[0]  # sees rows, so it is one plain MLP
 

@@ -14,7 +14,6 @@ from benchmarl.models import MlpConfig
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MpeTask, SmaxTask
-from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
 from benchmarl_mkt.models import EntityLayout, EntityList, EntityModelConfig
 from benchmarl_mkt.models.entity import entity_rows
 from benchmarl_mkt.models.layout import layout_of
@@ -36,6 +35,7 @@ needs_jaxmarl = pytest.mark.skipif(
 )
 needs_mpe = pytest.mark.skipif(find_spec("mpe2") is None, reason="needs mpe2")
 COPIES, MOVES = 3, 5
+UNEQUAL, ALLIES, ENEMIES = "8m_vs_9m", 8, 9  # unequal, and not MOVES either
 
 
 def numbers(layout, observation: torch.Tensor) -> list[torch.Tensor]:
@@ -51,21 +51,27 @@ def in_game(env, name: str) -> torch.Tensor:
 
 
 @needs_jaxmarl
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_every_battle_has_a_layout_that_fits(scenario):
-    """SMAX's own formulas of the sizes, of which every battle is one case."""
+@pytest.mark.parametrize(
+    ("scenario", "seen", "actions", "state"),
+    [
+        # 2 other allies and 3 enemies of 13 numbers, 10 own; 5 moves and 3 attacks; 6 units of 12
+        ("3m", 75, 8, 72),
+        # 26 other allies and 30 enemies; 5 moves and 30 attacks; 57 units
+        ("27m_vs_30m", 738, 35, 684),
+    ],
+)
+def test_a_battles_layout_has_its_sizes(scenario, seen, actions, state):
     task = SmaxTask[scenario].get_from_yaml()
-    allies, enemies = (len(army) for army in SCENARIOS[scenario][:2])
     (layout,) = task.entity_layout(None).values()
-    layout.check(13 * (allies - 1 + enemies) + 10, MOVES + enemies)
-    assert layout.basic_actions(MOVES + enemies) == list(range(MOVES))
-    task.state_layout(None).check(12 * (allies + enemies))
+    layout.check(seen, actions)
+    assert layout.basic_actions(actions) == [0, 1, 2, 3, 4]
+    task.state_layout(None).check(state)
 
 
 @needs_jaxmarl
 def test_a_battle_shows_what_its_layout_says():
     """Who is seen with which health, and at whom allies have shot, step by step, in the game."""
-    task = SmaxTask["3m"].get_from_yaml()
+    task = SmaxTask[UNEQUAL].get_from_yaml()
     env = task.get_env_fun(COPIES, False, 0, "cpu")()
     spec = task.observation_spec(env)
     layout = layout_of(spec, "agents")
@@ -83,10 +89,11 @@ def test_a_battle_shows_what_its_layout_says():
         for battle in range(COPIES):
             if after["done"][battle]:
                 continue
-            for agent in range(3):
-                others = [i for i in range(3) if i != agent]
-                units = zip([*others, 3, 4, 5], [*seen[battle, agent], *foes[battle, agent]])
-                for unit, entity in units:
+            for agent in range(ALLIES):
+                others = [i for i in range(ALLIES) if i != agent]
+                units = [*others, *range(ALLIES, ALLIES + ENEMIES)]
+                entities = [*seen[battle, agent], *foes[battle, agent]]
+                for unit, entity in zip(units, entities, strict=True):
                     if entity[-1]:  # it is there
                         assert float(entity[0]) == pytest.approx(float(health[battle, unit]))
                         assert alive[battle, unit]
@@ -105,7 +112,7 @@ def test_a_battle_shows_what_its_layout_says():
 
 @needs_jaxmarl
 def test_an_attack_hits_the_entity_that_it_targets():
-    task = SmaxTask["3m"].get_from_yaml()
+    task = SmaxTask[UNEQUAL].get_from_yaml()
     env = task.get_env_fun(COPIES, False, 0, "cpu")()
     layout = task.entity_layout(env)["agents"]
     data, hits = env.reset(), 0
@@ -119,13 +126,13 @@ def test_an_attack_hits_the_entity_that_it_targets():
         for battle in range(COPIES):
             can = mask[battle, :, MOVES + target[battle]]
             action[battle, can] = MOVES + target[battle]
-        before = in_game(env, "unit_health")[:, 3:]
+        before = in_game(env, "unit_health")[:, ALLIES:]
         data["agents", "action"] = action
         data = env.step(data)["next"]
-        lost = before - in_game(env, "unit_health")[:, 3:]
+        if data["done"].any():
+            break
+        lost = before - in_game(env, "unit_health")[:, ALLIES:]
         for battle in range(COPIES):
-            if data["done"][battle]:
-                return
             hit = lost[battle] > 0
             hits += int(hit.sum())
             assert not hit.any() or hit.nonzero().view(-1).tolist() == [int(target[battle])]
@@ -134,13 +141,14 @@ def test_an_attack_hits_the_entity_that_it_targets():
 
 @needs_jaxmarl
 def test_a_battles_state():
-    task = SmaxTask["3m"].get_from_yaml()
+    task = SmaxTask[UNEQUAL].get_from_yaml()
     env = task.get_env_fun(COPIES, False, 0, "cpu")()
     assert layout_of(task.state_spec(env), "agents") == task.state_layout(env)
     allies, enemies = numbers(task.state_layout(env), env.reset()["state"])
-    assert allies.shape == enemies.shape == (COPIES, 3, 11)
-    assert (allies[..., [0, -1]] == 1).all()  # healthy, and there
-    assert (allies[..., 1] < enemies[..., 1]).all()  # in the west, and in the east
+    assert (allies.shape, enemies.shape) == ((COPIES, ALLIES, 11), (COPIES, ENEMIES, 11))
+    for army in (allies, enemies):
+        assert (army[..., [0, -1]] == 1).all()  # healthy, and there
+    assert allies[..., 1].amax() < enemies[..., 1].amin()  # in the west, and in the east
 
 
 @needs_mpe

@@ -1,4 +1,4 @@
-"""The network over entities: exact symmetries, shared weights, and every algorithm on it."""
+"""The network over entities: exact symmetries, shared weights, and trainings."""
 
 from dataclasses import asdict, replace
 

@@ -107,6 +107,43 @@ def test_a_specification_keeps_its_layout():
     assert layout_of(state, "units") == LAYOUT  # what is no group's is a state
 
 
+@pytest.mark.parametrize(
+    ("change", "shape"),
+    [
+        (lambda spec: spec[2], ()),
+        (lambda spec: spec[1:3], (2,)),
+        (lambda spec: spec[..., None], (4, 1)),
+        (lambda spec: spec.unbind()[3], ()),
+        (lambda spec: spec.unsqueeze(0), (1, 4)),
+        (lambda spec: spec.unsqueeze(0).squeeze(), (4,)),
+        (lambda spec: spec.unsqueeze(-1).squeeze(-1), (4,)),
+        (lambda spec: spec.reshape(2, 2), (2, 2)),
+        (lambda spec: spec.reshape(2, 2).flatten(0, 1), (4,)),
+        (lambda spec: spec.unflatten(0, (2, 2)), (2, 2)),
+        (lambda spec: spec.expand(5, 4), (5, 4)),
+        (lambda spec: Composite(units=spec, shape=(4,)).expand(5, 4)["units"], (5, 4)),
+    ],
+)
+def test_another_batch_of_the_same_rows_keeps_their_layout(change, shape):
+    entries = {"observation": Unbounded((4, 12)), "more": Unbounded((4, 2, 4))}
+    spec = described(Composite(entries, shape=(4,)), LAYOUT)
+    for found in (change(spec), change(spec).clone().to("meta")):
+        assert type(found) is EntitySpec
+        assert found.layout == LAYOUT
+        assert found.shape == shape
+        assert found["observation"].shape == (*shape, 12)
+    assert layout_of(Composite(units=change(spec)), "units") == LAYOUT
+
+
+def test_other_entries_have_no_layout():
+    inner = Composite(deep=Unbounded((4, SIZE)), shape=(4,))
+    spec = described(Composite(inner=inner, shape=(4,)), LAYOUT)
+    assert type(spec["inner"]) is Composite
+    assert spec["inner", "deep"].shape == (4, SIZE)
+    assert spec.empty().layout is None
+    assert spec.empty().clone().expand(2, 4).shape == (2, 4)
+
+
 def test_a_layout_of_another_size_is_refused():
     group = Composite(observation=Unbounded((4, 19)), shape=(4,))
     with pytest.raises(ValueError, match="no slice of the 19 numbers"):

@@ -76,6 +76,15 @@ def test_equal_entities_share_the_gradient_of_a_maximum(cached):
     torch.testing.assert_close(found, torch.autograd.grad(plain, weight))
 
 
+def test_a_maximum_that_is_rounded_otherwise_the_second_time_has_its_gradient(cached):
+    """The backward pass computes tokens again, with another number of threads, say."""
+    x, weight, *_ = drawn()
+    expected = torch.autograd.grad(pooled(x, weight).square().sum(), weight)
+    total = pooled(x, weight).square().sum()
+    x.data.mul_(1 + 1e-12)
+    torch.testing.assert_close(torch.autograd.grad(total, weight), expected)
+
+
 def test_nobody_at_all(cached):
     x, weight, *others = drawn(0)
     assert torch.equal(pooled(x, weight), torch.zeros(AGENTS, 2 * WIDTH, dtype=x.dtype))
