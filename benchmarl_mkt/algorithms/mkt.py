@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -391,13 +390,12 @@ class MktConfig(AlgorithmConfig):
             )
         self.teachers = dict(named)
         for name, script in self.teachers.items():
-            try:  # BenchMARL writes an experiment's configuration as a pickle
-                pickle.dumps(script)
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
+            # BenchMARL writes an experiment's configuration, which needs the function's place.
+            if "<" in getattr(script, "__qualname__", ""):
                 raise ValueError(
-                    f"algorithm.teachers: that of {name} cannot be pickled ({error}); take a "
-                    "function of a module"
-                ) from error
+                    f"algorithm.teachers: that of {name} is {script.__qualname__}; take a function "
+                    "that a module defines at its top"
+                )
         teacher = self.teacher
         if not 0 <= teacher.seed < 2**32:
             raise ValueError(f"algorithm.teacher.seed: {teacher.seed} must be 0 to 2**32 - 1")

@@ -37,6 +37,7 @@ _NETWORKS = {
     "local_value_network_params.module.0.": "values",  # QMIX, VDN
     "value_network_params.module.0.": "values",  # IQL
 }
+_WIDEST = 4096  # of a layer that is built before its weights are known to fit
 _SECTIONS = ("experiment", "algorithm", "task", "model")
 
 
@@ -393,11 +394,11 @@ def _weights_of(
 def _check_shapes(weights: Mapping[str, Tensor], metadata: Mapping[str, Any], task: str) -> None:
     """Compare the weights with the network that the run's configuration describes."""
     model = metadata["model"]["name"]
-    # A width is a dimension of some weight: what is wider is not built, it may be huge.
+    # A width is a dimension of some weight: what is much wider is not built, it may be huge.
     widest = max((size for value in weights.values() for size in value.shape), default=0)
     fields = metadata["model"].values()
     numbers = [n for value in fields for n in (value if isinstance(value, list) else [value])]
-    too_wide = [n for n in numbers if type(n) is int and n > max(widest, len(weights))]
+    too_wide = [n for n in numbers if type(n) is int and n > max(widest, _WIDEST)]
     if too_wide:
         raise ValueError(
             f"import: model: {too_wide[0]} does not fit the weights, whose largest size is {widest}"

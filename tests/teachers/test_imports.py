@@ -303,6 +303,7 @@ def edit(path, **changes):
         ({"model": {"layers": {}}}, "model is a sequence"),
         ({"model__width": 3}, "width"),
         ({"model__num_cells": ["many"]}, "model"),
+        ({"model__num_cells": [10**6, 10**6]}, "1000000 does not fit the weights"),
         ({"model__activation_class": "os.system"}, "'os.system' must be a class of torch.nn"),
         ({"task__num_good_agents": 2}, "but mlp for vmas/simple_tag has"),
         ({"task__unheard_of": 2}, "unheard_of"),
