@@ -126,7 +126,7 @@ def table(found: dict[str, dict]) -> str:
 
 def draw(found: dict[str, dict], path: Path) -> None:
     """Win rates over wall-clock seconds."""
-    figure = Figure(figsize=(3.4 * len(found), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(found), 3.8), layout="constrained")
     axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
     for axis, (battle, entry) in zip(axes, found.items()):
         for index, (name, curve) in enumerate(entry["curves"].items()):
@@ -134,7 +134,8 @@ def draw(found: dict[str, dict], path: Path) -> None:
         axis.set(title=battle, xlabel="seconds from the command", ylim=(-0.02, 1.02))
         axis.axhline(LEVEL, color="grey", linewidth=0.5)
     axes[0].set_ylabel("win rate")
-    axes[-1].legend(fontsize="x-small", loc="lower right")
+    handles = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
