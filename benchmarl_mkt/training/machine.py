@@ -25,7 +25,7 @@ def threads_for(experiment: Experiment) -> int:
     at least :data:`ROWS` rows, an agent's step each, where the process may use two cores.
     """
     config, on_policy = experiment.config, experiment.on_policy
-    agents = max(len(group) for group in experiment.group_map.values())
+    agents = max(len(group) for group in experiment.algorithm.group_map.values())
     rows = config.train_minibatch_size(on_policy) * agents
     return 2 if rows >= ROWS and _cores() >= 2 else 1
 
