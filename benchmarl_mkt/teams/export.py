@@ -163,10 +163,11 @@ def export_team(
             default they play now.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    for group, team in teams_of(experiment).items():
+    for group in experiment.algorithm.group_map:
         if scores is None:
             export_teacher(experiment, group, folder / group)
         else:
+            team = _team_of(experiment, group)
             metadata = {**_metadata(experiment, group, team), **scores[group]}
             write_team(folder / group, team.model.state_dict(), metadata)
     return folder
