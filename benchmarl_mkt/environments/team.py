@@ -20,7 +20,7 @@ from benchmarl_mkt.environments.leaves import LeavesEnv
 from benchmarl_mkt.environments.opponents import FrozenPolicy
 from benchmarl_mkt.environments.wins import WON
 from benchmarl_mkt.models.actions import chosen_values, random_actions
-from benchmarl_mkt.models.layout import EntityLayout
+from benchmarl_mkt.models.layout import EntityLayout, layout_of
 
 REWARDS = ("sum", "mean")
 
@@ -47,6 +47,7 @@ class _Group:
     length: int  # numbers d that an agent sees
     n_actions: int
     masked: bool
+    layout: EntityLayout | None  # as the task's specification carries it to a model
 
     def seen(self, data: TensorDictBase | dict) -> Tensor:
         """The observation's entries in a row: [B, n, d]."""
@@ -215,6 +216,7 @@ class Team:
             length=sum(entries[key].shape[1:].numel() for key in keys),
             n_actions=int(actions.space.n),
             masked=masks is not None and (name, "action_mask") in masks.keys(True, True),
+            layout=layout_of(task.observation_spec(one), name),
         )
 
     def _load(self, source: str, group: _Group) -> FrozenPolicy:
@@ -231,6 +233,11 @@ class Team:
     def group_sizes(self) -> dict[str, tuple[int, int, int]]:
         """The merged groups in their order -> agents n, their observation's d, their actions a."""
         return {g.name: (len(g.agents), g.length, g.n_actions) for g in self._groups}
+
+    @property
+    def group_layouts(self) -> dict[str, EntityLayout]:
+        """The merged groups whose specification says what their observations are made of."""
+        return {g.name: g.layout for g in self._groups if g.layout is not None}
 
     def close(self) -> None:
         """Close the task's environment, and the copy that there is before the others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,8 @@ from benchmarl_mkt.teams.load import load_teacher
 from benchmarl_mkt.teams.onnx_expert import OnnxConfig, open_session
 
 EPISODES = 100
-MODELS = ("mlp", "gru", "lstm")  # see every agent for itself, its observation's entries in a row
+# They see every agent for itself, its observation's entries in a row.
+MODELS = ("mlp", "gru", "lstm", "multitask", "multitask_entity")
 # What BenchMARL's losses call the agents' network, and what it gives.
 _NETWORKS = {
     "actor_network_params.module.0.": "logits",  # MAPPO, IPPO, MASAC, ISAC
@@ -213,6 +214,9 @@ def _team_of(task: MultiTaskClass) -> tuple[dict[str, int], list[dict[str, Any]]
         {"name": group, **dict(zip(vars(specs), sizes))}
         for group, sizes in team.group_sizes.items()
     ]
+    for group in groups:
+        if group["name"] in team.group_layouts:
+            group["layout"] = team.group_layouts[group["name"]].to_dict()
     env.close()
     return vars(specs), groups, team.vectorised
 
@@ -396,9 +400,7 @@ def _check_shapes(weights: Mapping[str, Tensor], metadata: Mapping[str, Any], ta
     model = metadata["model"]["name"]
     # A width is a dimension of some weight: what is much wider is not built, it may be huge.
     widest = max((size for value in weights.values() for size in value.shape), default=0)
-    fields = metadata["model"].values()
-    numbers = [n for value in fields for n in (value if isinstance(value, list) else [value])]
-    too_wide = [n for n in numbers if type(n) is int and n > max(widest, _WIDEST)]
+    too_wide = [n for n in _integers(metadata["model"]) if n > max(widest, _WIDEST)]
     if too_wide:
         raise ValueError(
             f"import: model: {too_wide[0]} does not fit the weights, whose largest size is {widest}"
@@ -418,6 +420,15 @@ def _check_shapes(weights: Mapping[str, Tensor], metadata: Mapping[str, Any], ta
             )
     if not all(value.isfinite().all() for value in weights.values()):
         raise ValueError("import: its weights are not finite; take an earlier checkpoint")
+
+
+def _integers(value: Any) -> Iterator[int]:
+    """All integers in JSON values."""
+    if type(value) is int:
+        yield value
+    elif isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _integers(part)
 
 
 def _name(metadata: Mapping[str, Any]) -> str:

@@ -93,14 +93,21 @@ def build_network(metadata: Mapping[str, Any]) -> tuple[nn.Module, Any]:
         return onnx_expert.OnnxNetwork(onnx, team, kind), onnx
     config, share = model_from_dict(fields), metadata["share_params"]
     if "expert" not in metadata:
-        layout = metadata.get("layout") and EntityLayout.from_dict(metadata["layout"])
-        return build_model(config, team, kind, share, layout), config
+        return build_model(config, team, kind, share, _layout_in(metadata)), config
+    described = metadata["expert"]["groups"]
     groups = [
         TeamSpecs(**{key: group[key] for key in TeamSpecs.__dataclass_fields__})
-        for group in metadata["expert"]["groups"]
+        for group in described
     ]
-    models = [build_model(config, group, kind, share) for group in groups]
+    models = [
+        build_model(config, group, kind, share, _layout_in(entry))
+        for group, entry in zip(groups, described)
+    ]
     return ExpertNetwork(models, groups, team), config
+
+
+def _layout_in(metadata: Mapping[str, Any]) -> EntityLayout | None:
+    return metadata.get("layout") and EntityLayout.from_dict(metadata["layout"])
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

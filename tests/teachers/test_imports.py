@@ -40,7 +40,8 @@ def runs(tmp_path_factory):
         if key not in made:
             folder = tmp_path_factory.mktemp(algorithm)
             shares = f"experiment.share_policy_params={str(shared).lower()}"
-            given = (f"algorithm={algorithm}", f"task={task}", "task.max_steps=6", shares, *more)
+            steps = "task.max_cycles=6" if task.startswith("mpe") else "task.max_steps=6"
+            given = (f"algorithm={algorithm}", f"task={task}", steps, shares, *more)
             made[key] = stock_run(folder, *given, model=model)
         return made[key]
 
@@ -93,6 +94,19 @@ def test_an_expert_acts_as_benchmarls_own_policy(runs, algorithm, model, shared,
     team = load_teacher(import_run(run, tmp_path / "expert"))
     assert team.kind == ("values" if algorithm in VALUES else "logits")
     assert team.is_recurrent == (model != "layers/mlp")
+    check_acts_as(team, run)
+
+
+@pytest.mark.parametrize("model", ["multitask", "multitask_entity"])
+def test_an_expert_with_a_network_of_ours_acts_as_before(runs, model, tmp_path):
+    """Alone on its task; what the observation is made of goes with it."""
+    run = runs("iql", model, True, "mpe/simple_spread", "experiment.lr=0.3")
+    team = load_teacher(import_run(run, tmp_path / "expert"))
+    check_acts_as(team, run)
+
+
+def check_acts_as(team, run):
+    """Compare a team's actions and outputs with BenchMARL's own policy, reloaded."""
     experiment = reloaded(run)
     data = played(experiment, STEPS)
     assert data.shape == (COPIES, STEPS)
@@ -102,7 +116,7 @@ def test_an_expert_acts_as_benchmarls_own_policy(runs, algorithm, model, shared,
     first, second = outputs.topk(2, -1).values.unbind(-1)
     clear = first - second > 1e-6
     assert clear.float().mean() > 0.999
-    observation, mask = merged(data, groups), torch.ones(COPIES, 4, 9, dtype=torch.bool)
+    observation, mask = merged(data, groups), torch.ones(COPIES, 1, 1, dtype=torch.bool)
     states: dict = {}
     for step in range(STEPS):
         if team.is_recurrent:
