@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
 from benchmarl_mkt.environments import SmaxEnv, SmaxTask
-from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS, UNITS
+from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS, UNITS, scenario_of
 from tests.helpers import REPOSITORY, command, make_experiment, task_set
 
 needs_jaxmarl = pytest.mark.skipif(
@@ -65,7 +65,7 @@ def equal(left: TensorDict, right: TensorDict, slots=slice(None)) -> bool:
 
 def test_every_scenario_is_a_task_with_a_complete_file(registered):
     files = {path.stem for path in (REPOSITORY / "conf" / "task" / "smax").glob("*.yaml")}
-    assert files == set(SCENARIOS) == {task.name for task in SmaxTask}
+    assert files == {*SCENARIOS, "custom"} == {task.name for task in SmaxTask}
     for name, scenario in SCENARIOS.items():
         task = task_config_registry[f"smax/{name}"].get_from_yaml()
         assert task.config == {"max_steps": scenario.max_steps}
@@ -80,6 +80,25 @@ def test_every_scenario_is_a_task_with_a_complete_file(registered):
 )
 def test_armies(name, allies, enemies):
     assert SCENARIOS[name].unit_types == allies + enemies
+
+
+def test_armies_of_ones_own():
+    assert scenario_of("custom", allies="2s1z", enemies="1m10g") == ("ssz", "m" + "g" * 10, 150)
+    assert scenario_of("custom", 20, allies="3m") == ("mmm", "mmm", 20)
+    assert scenario_of("3m", 20) == ("mmm", "mmm", 20)
+    assert scenario_of("3m") == SCENARIOS["3m"]
+    config = {"allies": "2s", "enemies": "3z", "max_steps": 9}
+    with pytest.raises(ValueError, match=r"no configuration \['allies'"):
+        task_set({"task": "smax/3m", "config": config}).team_configs[0].task_class()
+
+
+@pytest.mark.parametrize("army", ["", "m", "3", "3x", "3m ", "0m", "101m", "60m60z", None, 5, "-1m"])
+def test_an_army_that_is_none_is_named(army):
+    for key, given in (("allies", {"allies": army}), ("enemies", {"allies": "3m", "enemies": army})):
+        if key == "enemies" and army is None:
+            continue
+        with pytest.raises(ValueError, match=rf"^task.{key}: {army!r} must be numbers and unit"):
+            scenario_of("custom", **given)
 
 
 @pytest.mark.parametrize("steps", [0, 1.5, None, True])
@@ -141,7 +160,7 @@ def test_what_was_compiled_beforehand_is_what_battles_call():
 
     from benchmarl_mkt.environments.battles.smax_battle import Battlefield
 
-    field, compilations = Battlefield("3m", 7), []
+    field, compilations = Battlefield(scenario_of("3m", 7)), []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **what: (
             compilations.append(what.get("fun_name", ""))
@@ -549,6 +568,18 @@ def test_the_documented_table_has_every_scenario_as_it_is():
             assert counts == army, name
         assert int(agents.split(",")[0]) == len(scenario.allies)
         assert int(steps) == scenario.max_steps
+
+
+@needs_jaxmarl
+def test_armies_of_ones_own_fight_as_the_scenario_of_the_same():
+    known, own = SmaxEnv("3m", 2, seed=0), SmaxEnv("custom", 2, 60, 0, allies="3m")
+    assert own.field is known.field
+    task = SmaxTask["custom"].get_task({"allies": "1s", "enemies": "2z1m", "max_steps": 9})
+    env = task.get_env_fun(2, False, 0, "cpu")()
+    assert env.field.scenario == ("s", "zzm", 9)
+    layout = task.observation_spec(env)["agents"].layout
+    assert [part.count for part in layout.lists] == [0, 3]
+    assert env.rollout(12, break_when_any_done=False)["next", "done"].sum() >= 2
 
 
 @needs_jaxmarl

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchrl.data import Bounded, Categorical, Composite
 from torchrl.envs import EnvBase
 
-from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
+from benchmarl_mkt.environments.battles.smax_scenarios import CUSTOM, SCENARIOS, scenario_of
 from benchmarl_mkt.environments.battles.task import GROUP, BattleClass
 from benchmarl_mkt.environments.common import ScenarioClass, ShippedTask
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
@@ -43,14 +43,18 @@ class SmaxEnv(LeavesEnv):
     available does nothing.
 
     Args:
-        scenario: one of :data:`~benchmarl_mkt.environments.battles.smax_scenarios.SCENARIOS`.
+        scenario: one of :data:`~benchmarl_mkt.environments.battles.smax_scenarios.SCENARIOS`, or
+            ``custom``.
         num_envs: how many battles.
         max_steps: length of an episode at most; by default the scenario's.
         seed: seed of the battles; they are independent of one another.
         device: where the tensors are placed (the game runs on JAX's device, by default the CPU).
+        allies: the allies of ``custom``, numbers and unit letters, such as ``4s4z``.
+        enemies: its enemies; by default as many of the same.
 
     Raises:
         ImportError: if JaxMARL is not installed.
+        ValueError: if an army is none.
     """
 
     max_return = 20.0
@@ -62,12 +66,14 @@ class SmaxEnv(LeavesEnv):
         max_steps: int | None = None,
         seed: int | None = None,
         device: DEVICE_TYPING = "cpu",
+        allies: str | None = None,
+        enemies: str | None = None,
     ):
         from benchmarl_mkt.environments.battles.smax_battle import battlefield
 
         super().__init__(device=device, batch_size=[num_envs])
-        self.max_steps = SCENARIOS[scenario].max_steps if max_steps is None else max_steps
-        self.field = battlefield(scenario, self.max_steps)
+        self.field = battlefield(scenario_of(scenario, max_steps, allies, enemies))
+        self.max_steps = self.field.max_steps
         self._size = self.field.chunk_size(num_envs)
         self.group_map = {GROUP: [f"ally_{i}" for i in range(self.field.n_agents)]}
         self.set_seed(seed)
@@ -169,7 +175,7 @@ class SmaxClass(BattleClass, ScenarioClass):
 
     @property
     def _armies(self) -> tuple[int, int]:
-        scenario = SCENARIOS[self.name.lower()]
+        scenario = scenario_of(self.name.lower(), **self.config)
         return len(scenario.allies), len(scenario.enemies)
 
     @staticmethod
@@ -183,5 +189,5 @@ class _SmaxTask(ShippedTask):
         return SmaxClass
 
 
-SmaxTask = _SmaxTask("SmaxTask", {name: None for name in SCENARIOS}, module=__name__)
+SmaxTask = _SmaxTask("SmaxTask", {name: None for name in (*SCENARIOS, CUSTOM)}, module=__name__)
 SmaxTask.__doc__ = "The scenarios of SMAX; names such as 3m are no identifiers: ``SmaxTask['3m']``."

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
+from benchmarl_mkt.environments.battles.smax_scenarios import Scenario
 from benchmarl_mkt.files import cache_path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read by jax, when imported
@@ -109,15 +109,15 @@ class Battles(NamedTuple):
 
 
 class Battlefield:
-    """Compiled functions of one of ``SCENARIOS``; use :func:`battlefield`, which keeps them.
+    """Compiled functions of one scenario; use :func:`battlefield`, which keeps them.
 
     Nothing is reset by a step: the last observation is the true one. An action that is not
     available does nothing, as in SMAX. A slot's next battle is prepared while somebody else
     computes, so that nobody waits for it.
     """
 
-    def __init__(self, name: str, max_steps: int):
-        self.name, scenario, self.max_steps = name, SCENARIOS[name], max_steps
+    def __init__(self, scenario: Scenario):
+        self.scenario, self.max_steps = scenario, scenario.max_steps
         self.n_agents = len(scenario.allies)
         units = jnp.array(scenario.unit_types, dtype=jnp.uint8)
         armies = SmaxScenario(units, self.n_agents, len(scenario.enemies), False, False)
@@ -173,7 +173,8 @@ class Battlefield:
         thread = self._compiling[len(seeds)]
         thread.join(timeout=2)
         if thread.is_alive():
-            logger.info("compiling smax/%s, once: what is compiled is kept", self.name)
+            armies = " against ".join(self.scenario[:2])
+            logger.info("compiling SMAX, %s, once: what is compiled is kept", armies)
             thread.join()
         return self._slots(seeds)
 
@@ -320,6 +321,6 @@ def _place(running: Battle, waiting: Battle, mask: jax.Array) -> Battle:
 
 
 @functools.cache
-def battlefield(name: str, max_steps: int) -> Battlefield:
+def battlefield(scenario: Scenario) -> Battlefield:
     """Return the one battlefield of a scenario: training and evaluation share what is compiled."""
-    return Battlefield(name, max_steps)
+    return Battlefield(scenario)

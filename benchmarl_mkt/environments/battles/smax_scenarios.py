@@ -8,9 +8,12 @@ paper's, with 150 steps, or 180 where 27 units fight as in SMAC. The battles are
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 UNITS = "mMszgh"  # in SMAX's order of unit types
+MOST_UNITS = 100  # of an army of one's own
+CUSTOM = "custom"  # the scenario whose armies the task's configuration names
 
 
 class Scenario(NamedTuple):
@@ -65,3 +68,37 @@ SCENARIOS: dict[str, Scenario] = {
     "mmm2_8_no_medivac": Scenario("MM" + "m" * 6, "MMM" + "m" * 7, 180),
     "mmm2_8_2_no_medivac": Scenario("MMM" + "m" * 5, "MMMM" + "m" * 6, 180),
 }
+
+
+def scenario_of(
+    name: str, max_steps: int | None = None, allies: str | None = None, enemies: str | None = None
+) -> Scenario:
+    """Return the scenario of a name, or, of the name ``custom``, the one of these armies.
+
+    Args:
+        name: of :data:`SCENARIOS`, or ``custom``.
+        max_steps: step limit of an episode; None is the scenario's.
+        allies: numbers and unit letters, such as ``4s4z``.
+        enemies: the same; None are the allies once more.
+
+    Raises:
+        ValueError: if an army is none.
+    """
+    if name != CUSTOM:
+        scenario = SCENARIOS[name]
+        return scenario if max_steps is None else scenario._replace(max_steps=max_steps)
+    own = _army("allies", allies)
+    other = own if enemies is None else _army("enemies", enemies)
+    return Scenario(own, other, 150 if max_steps is None else max_steps)
+
+
+def _army(key: str, text: str | None) -> str:
+    parts = re.findall(rf"(\d+)([{UNITS}])", str(text))
+    army = "".join(letter * int(count) for count, letter in parts if len(count) < 4)
+    if "".join(map("".join, parts)) != text or not 0 < len(army) <= MOST_UNITS:
+        raise ValueError(
+            f"task.{key}: {text!r} must be numbers and unit letters, {MOST_UNITS} units at most, "
+            "such as 4s4z; m is a marine, M a marauder, s a stalker, z a zealot, g a zergling, "
+            "h a hydralisk"
+        )
+    return army

@@ -1,6 +1,7 @@
 import numpy as np
 
 from benchmarl_mkt.environments.battles.smax_battle import battlefield
+from benchmarl_mkt.environments.battles.smax_scenarios import SCENARIOS
 from smacv2.env.starcraft2.maps import get_map_params
 
 # smacv2's actions: no-op (the dead alone), stop, four moves, one attack for each enemy.
@@ -25,7 +26,7 @@ class StarCraft2Env:
         self.episode_limit = params["limit"]
         self.continuing_episode = continuing_episode
         self.n_actions = ATTACK + self.n_enemies
-        self._field = battlefield("3m", 60)
+        self._field = battlefield(SCENARIOS["3m"])
         self._battles = self._field.slots(np.array([0 if seed is None else seed], np.uint32))
         self._steps = None
 
