@@ -7,6 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from benchmarl_mkt.cli.common import Verb, make_console, natural, writable
 
 if TYPE_CHECKING:
@@ -57,7 +59,10 @@ actions from the same initial states.""",
 
 def _transfer_options(parser: ArgumentParser) -> None:
     _add_team(parser)
-    parser.add_argument("tasks", nargs="+", metavar="TASK", help="a new task, such as smax/4s4z")
+    parser.add_argument(
+        "tasks", nargs="+", metavar="TASK", help="a new task, such as smax/4s4z, or an entry as in "
+        "task.tasks, such as '{task: smax/custom, config: {allies: 6s4z}}'",
+    )  # fmt: skip
     _add_episodes(parser)
     _add_seed(parser)
     parser.add_argument("--source", metavar="TASK", help="try the parts for this task alone")
@@ -74,13 +79,24 @@ def _transfer(options: Namespace) -> None:
     from benchmarl_mkt.teams.transfer import save_team, to_json, zero_shot
 
     team, playing = load_team(options.checkpoint), (options.episodes, options.seed)
-    transfers = {task: zero_shot(team, task, *playing, options.source) for task in options.tasks}
+    tasks = {task: _entry(task) for task in options.tasks}
+    transfers = {
+        task: zero_shot(team, entry, *playing, options.source) for task, entry in tasks.items()
+    }
     if save:
-        save_team(team, transfers.values(), options.episodes, save)
+        save_team(transfers.values(), save)
     if out:
         numbers = {"episodes": options.episodes, "seed": options.seed, "tasks": to_json(transfers)}
         out.write_text(json.dumps(numbers, indent=2) + "\n")
     make_console().print(_transfer_table(transfers, options))
+
+
+def _entry(text: str) -> Any:
+    """An entry of ``task.tasks`` as it is written there."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"tasks: {text} is neither a task's name nor a YAML mapping") from None
 
 
 def _transfer_table(transfers: dict[str, Transfer], options: Namespace) -> Any:
@@ -108,8 +124,10 @@ TRANSFER = Verb(
     """Play tasks that the team has not been trained on with what it has for those it knows: the
 embedding and head of a source task around the shared trunk. A source must have the new task's team
 size, observation and actions. Every source is tried; the best one is scored on other, fresh
-episodes.""",
+episodes. A team with model=multitask_entity plays tasks of any size whose types of entities it
+knows, with all that it has.""",
     """  benchmarl transfer runs/smax smax/4s4z smax/5s3z --episodes 200
+  benchmarl transfer runs/smax '{task: smax/custom, config: {allies: 6s4z, enemies: 5s5z}}'
 
 To train a new embedding and head around the trunk, kept as it is or not:
   benchmarl run +method=vdn_s_smax experiment=smax task=multitask/smax_stalkers_zealots \\

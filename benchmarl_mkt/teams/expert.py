@@ -70,6 +70,12 @@ class ExpertNetwork(nn.Module):
         return data
 
 
+def own_network(model: nn.Module) -> nn.Module:
+    """Return a team's network; an expert's of a task with one agent group without its wrapping."""
+    one = isinstance(model, ExpertNetwork) and len(model.models) == 1
+    return model.models[0] if one else model
+
+
 def padded(values: Tensor, size: int) -> Tensor:
     """Values [*B, n, a] of a group with zeros for the actions that it does not have: [*B, n, A]."""
     return nn.functional.pad(values, (0, size - values.shape[-1]))

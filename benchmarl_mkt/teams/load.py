@@ -16,7 +16,7 @@ from benchmarl_mkt.environments.registration import register_tasks
 from benchmarl_mkt.environments.task_set import RUN_FIELDS
 from benchmarl_mkt.files import sha256
 from benchmarl_mkt.models.registration import register_models
-from benchmarl_mkt.teams.expert import build_network, load_weights
+from benchmarl_mkt.teams.expert import build_network, load_weights, own_network
 from benchmarl_mkt.teams.folder import FORMAT, METADATA, WEIGHTS, TeamSpecs, checksum
 from benchmarl_mkt.teams.frozen import FrozenTeam
 
@@ -133,21 +133,36 @@ def load_team(path: str | Path) -> dict[str, FrozenTeam]:
 def load_trunk(network: nn.Module, folder: str | Path) -> None:
     """Give a network the weights of the trunk F of a trained team.
 
+    One over entities also gets the weights of the types that both know.
+
     Args:
         network: with ``trunk`` and the activation around it, ``activate``, as
             :class:`~benchmarl_mkt.models.StudentNetwork` has.
         folder: as for :func:`load_team`.
 
     Raises:
-        ValueError: if there is no team, or its trunk has other layers, sizes or activations.
+        ValueError: if there is no team, or its trunk has other layers, sizes or activations, or a
+            type has.
     """
-    team = next(iter(load_team(folder).values()))
-    if _trunk_kind(team.model) != _trunk_kind(network):
+    teams = load_team(folder).values()
+    networks = [own_network(team.model) for team in teams]
+    if _trunk_kind(networks[0]) != _trunk_kind(network):
+        (settings, *_) = (team.metadata["model"] for team in teams)
         raise ValueError(
             f"algorithm.trunk: the trunk in {folder} is not of this model's kind and sizes; use "
-            f"its run's model settings ({team.metadata['model']})"
+            f"its run's model settings ({settings})"
         )
-    network.trunk.load_state_dict(team.model.trunk.state_dict())
+    network.trunk.load_state_dict(networks[0].trunk.state_dict())
+    known = {name: part for net in networks for name, part in getattr(net, "parts", {}).items()}
+    for name, part in getattr(network, "parts", {}).items():
+        if name in known:
+            try:
+                part.load_state_dict(known[name].state_dict())
+            except RuntimeError as error:
+                raise ValueError(
+                    f"algorithm.trunk: {name} in {folder} has other sizes; use its run's model "
+                    f"settings"
+                ) from error
 
 
 def _trunk_kind(network: nn.Module) -> tuple[list[type], dict[str, tuple[int, ...]]]:

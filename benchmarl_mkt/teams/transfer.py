@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from benchmarl_mkt.environments import MultiTaskClass
+from benchmarl_mkt.models import EntityLayout
+from benchmarl_mkt.models.entity import EntityModel
 from benchmarl_mkt.teams.evaluation import (
     Policy,
     Score,
@@ -16,10 +21,12 @@ from benchmarl_mkt.teams.evaluation import (
     random_policy,
     stage,
 )
+from benchmarl_mkt.teams.expert import build_network, load_weights, own_network
 from benchmarl_mkt.teams.export import team_specs
 from benchmarl_mkt.teams.folder import write_team
 from benchmarl_mkt.teams.frozen import FrozenTeam
 
+EVERY = "all"  # the parts of a network over entities, together
 _SELECTION = 1_000_003  # how far the seed of choosing is from the seed of scoring
 
 
@@ -28,39 +35,46 @@ class Transfer(NamedTuple):
 
     Attributes:
         sources: task of the team -> score of its embedding, the trunk and its head; only tasks of
-            the same sizes.
+            the same sizes. With a single candidate, as of a network over entities: none.
         best: the one that does best.
         score: its score on fresh episodes, others than those of ``sources``.
         random: score of uniform random actions on the same fresh episodes.
-        task: configuration of the new task, as a task set of one.
+        team: the best parts as a team of the new task.
     """
 
     sources: dict[str, Score]
     best: str
     score: Score
     random: Score
-    task: dict[str, Any]
+    team: FrozenTeam
 
 
 def zero_shot(
-    team: Mapping[str, FrozenTeam], task: str, episodes: int, seed: int, source: str | None = None
+    team: Mapping[str, FrozenTeam],
+    task: str | Mapping[str, Any],
+    episodes: int,
+    seed: int,
+    source: str | None = None,
 ) -> Transfer:
     """Play a new task with the parts that the team has for the tasks it knows.
 
+    A team whose network is over entities plays any task that shows types it knows, of any size,
+    with all its parts at once.
+
     Args:
         team: as :func:`~benchmarl_mkt.teams.load_team` gives it.
-        task: the new task, such as ``smax/4s4z``.
+        task: the new task, such as ``smax/4s4z``, or an entry of ``task.tasks``.
         episodes: episodes for every score.
         seed: seed of the episodes.
         source: the team's task whose parts are used; None tries all that fit.
 
     Raises:
-        ValueError: if there is no such source, or none whose sizes are those of the new task.
+        ValueError: if there is no such source, or none that fits the new task.
     """
     config = next(iter(team.values())).metadata["task"]
     new = MultiTaskClass("transfer", {**config, "tasks": [task], "only": None})
-    (name,) = (entry.name for entry in new.team_configs)
-    fitting = _fitting(team, new, name, task, source)
+    ((name, known_as),) = ((entry.name, entry.task) for entry in new.team_configs)
+    fitting = _fitting(team, new, name, known_as, source)
 
     with stage(new, min(copies_for(team), episodes)) as env:
 
@@ -70,59 +84,120 @@ def zero_shot(
         sources = {
             known: score(greedy_policy({name: agents}), (seed + _SELECTION) % 2**32)
             for known, agents in fitting.items()
+            if EVERY not in fitting
         }
-        best = max(sources, key=lambda known: sources[known].level)
+        best = max(sources, key=lambda known: sources[known].level, default=EVERY)
         chosen = score(greedy_policy({name: fitting[best]}), seed)
-        return Transfer(
-            sources, best, chosen, score(random_policy([name]), seed), new.single(name).identity
-        )
+        return Transfer(sources, best, chosen, score(random_policy([name]), seed), fitting[best])
 
 
-def save_team(
-    team: Mapping[str, FrozenTeam], found: Iterable[Transfer], episodes: int, folder: Path
-) -> None:
-    """Write the best parts of a team as a team for the new tasks, which can teach in its turn.
+def save_team(found: Iterable[Transfer], folder: Path) -> None:
+    """Write what :func:`zero_shot` gave as a team for the new tasks, which can teach in its turn.
 
     Args:
-        team: what :func:`zero_shot` was given.
-        found: what it gave, for every new task.
-        episodes: of its scores.
+        found: for every new task.
         folder: of the new team; tasks that are there are kept as they are.
     """
     for transfer in found:
-        source = team[transfer.best]
         scores = {"score": transfer.score, "random": transfer.random}
-        metadata = {
-            **{key: value for key, value in source.metadata.items() if key != "recipe"},
-            **{k: {**v.returns._asdict(), "episodes": episodes} for k, v in scores.items()},
-            "task": transfer.task,
-        }
-        (entry,) = transfer.task["tasks"]
-        write_team(folder / entry["name"], source.model.state_dict(), metadata)
+        metadata = transfer.team.metadata | {key: one.described for key, one in scores.items()}
+        (entry,) = metadata["task"]["tasks"]
+        write_team(folder / entry["name"], transfer.team.model.state_dict(), metadata)
 
 
 def _fitting(
     team: Mapping[str, FrozenTeam], new: MultiTaskClass, name: str, task: str, source: str | None
 ) -> dict[str, FrozenTeam]:
-    """The team's parts for tasks of the new one's sizes."""
+    """The team's parts that can play the new task, as teams of it."""
     if source is not None and source not in team:
         raise ValueError(f"source: {source!r} is not one of the team's tasks {sorted(team)}")
     env = new.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
-    specs = team_specs(env, name)
+    specs, layout = team_specs(env, name), env.teams[name].layout
     env.close()
     chosen = team if source is None else {source: team[source]}
-    fitting = {known: agents for known, agents in chosen.items() if agents.specs == specs}
-    if not fitting:
-        own, *others = (
-            tuple(vars(sizes).values())
-            for sizes in (specs, *(agents.specs for agents in chosen.values()))
+    shown = {"task": new.single(name).identity, "specs": vars(specs)}
+    networks = _over_entities(chosen) if layout else {}
+    if layout and networks:
+        fitting = _resized(chosen, networks, {**shown, "layout": layout.to_dict()}, layout)
+        types = [layout.type, *(part.type for part in layout.lists)]
+        known = {name.rpartition(":")[0] for net in networks.values() for name in net.parts}
+        misfit = (
+            f"tasks: {task} shows {types}, the team knows {sorted(known)}; all must be known, with "
+            "the same sizes, and model.agent_id=true ties a team to its number of agents"
         )
+    else:
+        fitting = {
+            known: FrozenTeam(agents.model, agents.config, {**_learned(agents), **shown})
+            for known, agents in chosen.items()
+            if agents.specs == specs
+        }
+        sizes = {known: tuple(vars(agents.specs).values()) for known, agents in chosen.items()}
+        misfit = (
+            f"tasks: {task} has (agents, observation, actions) = {tuple(vars(specs).values())}, "
+            f"the team {sizes}; without training only equal sizes transfer"
+        )
+    if not fitting:
         raise ValueError(
-            f"tasks: {task} has (agents, observation, actions) = {own}, the team "
-            f"{dict(zip(chosen, others))}; without training only equal sizes transfer; train a new "
-            "embedding and head: benchmarl run algorithm=mkt algorithm.trunk=FOLDER"
+            f"{misfit}; train what is new: benchmarl run algorithm=mkt algorithm.trunk=FOLDER"
         )
     return fitting
+
+
+def _learned(agents: FrozenTeam) -> dict[str, Any]:
+    """What ``teacher.json`` says of a team, but for how it was trained as a teacher."""
+    return {key: value for key, value in agents.metadata.items() if key != "recipe"}
+
+
+def _over_entities(team: Mapping[str, FrozenTeam]) -> dict[str, EntityModel]:
+    """The team's parts whose observations are described to a network over entities."""
+    networks = ((known, own_network(agents.model)) for known, agents in team.items())
+    return {
+        known: network
+        for known, network in networks
+        if isinstance(network, EntityModel) and network.layout is not None
+    }
+
+
+def _resized(
+    team: Mapping[str, FrozenTeam],
+    networks: Mapping[str, EntityModel],
+    metadata: dict[str, Any],
+    layout: EntityLayout,
+) -> dict[str, FrozenTeam]:
+    """The same networks for a task of other sizes: all at once, if they were trained as one."""
+    states = {known: network.state_dict() for known, network in networks.items()}
+    if _agree(states.values()):
+        first = next(iter(states))
+        together = {key: value for state in states.values() for key, value in state.items()}
+        candidates = {EVERY: (team[first], together)}
+    else:
+        candidates = {known: (team[known], state) for known, state in states.items()}
+    fitting = {}
+    for known, (agents, weights) in candidates.items():
+        about = {key: value for key, value in _learned(agents).items() if key != "expert"}
+        about |= metadata
+        model, _ = build_network(about)
+        own = model.state_dict()
+        if all(getattr(weights.get(k), "shape", None) == v.shape for k, v in _tensors(own)):
+            load_weights(model, {key: weights[key] for key, _ in _tensors(own)})
+            model.requires_grad_(False).eval()
+            fitting[known] = FrozenTeam(model, agents.config, about)
+    return fitting
+
+
+def _agree(states: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether networks have the same weights where they have the same parts."""
+    seen: dict[str, Tensor] = {}
+    return all(
+        torch.equal(seen.setdefault(key, value), value)
+        for state in states
+        for key, value in _tensors(state)
+    )
+
+
+def _tensors(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Those entries of a ``state_dict`` that are weights."""
+    return ((key, value) for key, value in state.items() if isinstance(value, Tensor))
 
 
 def to_json(found: Mapping[str, Transfer]) -> dict[str, Any]:

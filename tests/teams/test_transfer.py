@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.models import EntityLayout, EntityList, EntityModelConfig
 from benchmarl_mkt.teams import export_team, load_team, team_task
 from benchmarl_mkt.teams.evaluation import greedy_policy, play
 from benchmarl_mkt.teams.load import load_trunk
 from benchmarl_mkt.teams.transfer import save_team, zero_shot
 from tests.helpers import PUSH, SPEAKER, make_agents, make_experiment, small_model, task_set
-from tests.toys import toy
+from tests.toys import ToyClass, toy
 
 ALONE = {"start": 1.0, "end": 1.0, "fraction": 1.0}
 SIZES = {"one": (2, 4, 3)}
@@ -54,13 +55,96 @@ def test_the_best_source_is_the_one_that_wins(tmp_path):
     chosen = zero_shot(team, new, episodes=5, seed=0, source="one")
     assert (chosen.best, chosen.score.won.mean) == ("one", 0.0)
 
-    save_team(team, [found], 5, tmp_path / "new")
+    save_team([found], tmp_path / "new")
     saved = load_team(tmp_path / "new")
     assert play(team_task(saved), greedy_policy(saved), 3, 1).won["three"].all()
     score = saved["three"].metadata["score"]
     assert score == {**found.score.returns._asdict(), "episodes": 5}
     teaches = MktConfig(teachers={"three": str(tmp_path / "new" / "three")})
     make_experiment(tmp_path, task_set(new), teaches).run()
+
+
+@pytest.fixture
+def things(monkeypatch):
+    """Toys whose agents see themselves and a number of things of one type."""
+
+    def entity_layout(self, env):
+        ((kind, (_, _, count)),) = self.config["groups"].items()
+        seen = (EntityList(f"toy/{kind}", count, ((3, 1),)),)
+        return {kind: EntityLayout("toy/agent", own=((0, 3),), lists=seen)}
+
+    monkeypatch.setattr(ToyClass, "entity_layout", entity_layout, raising=False)
+    return lambda name, agents, count, kind="thing", **more: toy(
+        name, groups={kind: [agents, 3, count]}, **more
+    )
+
+
+def entity_team(folder, *tasks, seed=0, agent_id=False):
+    """A team over entities, not trained."""
+    folder.mkdir(exist_ok=True)
+    model = EntityModelConfig(8, 8, small_model().trunk, token_size=4, agent_id=agent_id)
+    algorithm = MktConfig(annealing=ALONE, mixer="vdn")
+    experiment = make_experiment(folder, task_set(*tasks), algorithm, model, seed=seed)
+    return load_team(export_team(experiment, folder / "team"))
+
+
+def test_a_team_over_entities_plays_other_sizes(things, tmp_path):
+    """Its parts know one type each; things that are alike are pooled to the same, however many."""
+    known = things("one", 2, 2), things("two", 3, 1, kind="other")
+    team = entity_team(tmp_path, *known)
+    found = zero_shot(team, things("three", 4, 5, wins=True), episodes=3, seed=0)
+    assert (found.best, found.sources) == ("all", {})
+    seen = torch.tensor([0.1, 0.3, 1.0])
+    few = torch.cat([seen, torch.full((2,), 0.5), torch.eye(2)[0]]).expand(2, -1)
+    many = torch.cat([seen, torch.full((5,), 0.5), torch.eye(4)[0]]).expand(4, -1)
+    torch.testing.assert_close(found.team.values(many)[:2], team["one"].values(few))
+    other = zero_shot(team, things("four", 1, 2, kind="other"), episodes=2, seed=0)
+    assert not torch.equal(
+        other.team.values(many[:1, [0, 1, 2, 3, 4, 8]]), found.team.values(many)[:1]
+    )
+
+    save_team([found, other], tmp_path / "new")
+    saved = load_team(tmp_path / "new")
+    assert {name: part.specs.n_agents for name, part in saved.items()} == {"three": 4, "four": 1}
+    torch.testing.assert_close(saved["three"].values(many), found.team.values(many))
+    teaches = MktConfig(teachers={"three": str(tmp_path / "new" / "three")})
+    make_experiment(tmp_path, task_set(things("three", 4, 5, wins=True)), teaches).run()
+
+
+def test_parts_over_entities_that_were_trained_apart_are_tried_apart(things, tmp_path):
+    for seed, name in enumerate(("one", "two")):
+        entity_team(tmp_path / name, things(name, 2, 2), seed=seed)
+        (tmp_path / name / "team" / name).rename(tmp_path / f"part_{name}")
+    team = load_team(tmp_path)
+    found = zero_shot(team, things("three", 3, 1), episodes=2, seed=0)
+    assert sorted(found.sources) == ["part_one", "part_two"]
+    assert found.best in found.sources
+    assert zero_shot(team, things("three", 3, 1), 2, 0, source="part_two").best == "all"
+
+
+@pytest.mark.parametrize("agent_id", [True, False])
+def test_what_a_team_over_entities_does_not_know_is_named(things, tmp_path, agent_id):
+    team = entity_team(tmp_path, things("one", 2, 2), agent_id=agent_id)
+    with pytest.raises(ValueError, match=r"^tasks: toy/vector shows .*'toy/new'.* knows .*thing"):
+        zero_shot(team, things("three", 2, 2, kind="new"), 2, 0)
+    if agent_id:  # which belongs to teams of two
+        with pytest.raises(ValueError, match=r"agent_id=true ties"):
+            zero_shot(team, things("three", 3, 2), 2, 0)
+    assert zero_shot(team, things("three", 2, 1), 2, 0).best == "all"
+
+
+def test_a_new_student_begins_with_the_types_that_a_team_knows(things, tmp_path):
+    team = entity_team(tmp_path / "old", things("one", 2, 2))
+    model = EntityModelConfig(8, 8, small_model().trunk, token_size=4)
+    algorithm = MktConfig(annealing=ALONE, mixer="vdn", trunk=str(tmp_path / "old"))
+    new = things("two", 3, 1), things("three", 1, 1, kind="new")
+    experiment = make_experiment(tmp_path, task_set(*new), algorithm, model, seed=1)
+    parts = experiment.losses["student"]._bound_network.parts
+    own = team["one"].model.parts
+    assert set(parts) - set(own) == {"toy/new:token", "toy/new:pool"}
+    for name, part in own.items():
+        for key, value in part.state_dict().items():
+            assert torch.equal(parts[name].state_dict()[key], value), name
 
 
 def test_what_cannot_transfer_says_so(team_folder):
