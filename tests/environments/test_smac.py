@@ -12,6 +12,7 @@ from torchrl.envs.utils import check_env_specs
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import SmacTask, StarcraftClass
 from benchmarl_mkt.environments.battles.smac import MAPS
+from benchmarl_mkt.models.entity import entity_rows
 from benchmarl_mkt.teams.evaluation import play, random_policy
 from tests.helpers import REPOSITORY, make_experiment, task_set
 from tests.toys import toy
@@ -80,8 +81,44 @@ def test_specs(stand_in):
         "v2": (3, 9),
     }
     assert (env.teams["3m"].max_steps, env.teams["v2"].max_steps) == (60, 200)
-    assert (env.teams["3m"].state_size, env.teams["3m"].observation_size) == (72, 75 + 3)
+    assert (env.teams["3m"].state_size, env.teams["3m"].observation_size) == (72, 87 + 3)
     env.close()
+
+
+@needs_jaxmarl
+def test_what_an_ally_sees_is_described(stand_in, monkeypatch):
+    """Moves, enemies (shootable, distance, ...), allies (visible, ...), itself: smacv2's order."""
+    env = make_env(SMAC, SMACV2)
+    team = env.teams["3m"]
+    data = env.reset()
+    for _ in range(6):  # until all are in sight
+        data["3m", "action"] = torch.where(data["3m", "action_mask"][..., 4], 4, 0)  # go east
+        data["v2", "action"] = data["v2", "action_mask"].int().argmax(-1)
+        data = env.step(data)["next"]
+    seen = data["3m", "observation"]
+    assert team.layout.own == ((0, 4), (77, 87))
+    assert team.layout.agent_id == 3
+    assert team.layout.basic_actions(9) == [0, 1, 2, 3, 4, 5]
+    rows = seen.reshape(-1, seen.shape[-1])
+    enemies, allies = entity_rows(team.layout, rows)  # [n, M, features, one that is 1 if there]
+    assert enemies.shape == (3, 6, 16)
+    assert allies.shape == (2, 6, 15)
+    for index in range(3):
+        part = rows[:, 4 + 15 * index :][:, :15]
+        torch.testing.assert_close(enemies[index, :, :15], part * (part[:, 1:2] > 0))
+    for index in range(2):
+        part = rows[:, 49 + 14 * index :][:, :14]
+        torch.testing.assert_close(allies[index, :, :14], part * (part[:, :1] > 0))
+    assert enemies[..., -1].any()
+    assert allies[..., -1].any()
+    types = [team.layout.type, *(part.type for part in team.layout.lists)]
+    assert types == ["smac/T/unit_14", "smac/T/enemy_15", "smac/T/ally_14"]
+    assert env.teams["v2"].layout.type == "smac/P/unit_14"
+    env.close()
+    monkeypatch.setattr(stand_in, "get_obs_own_feats_size", lambda self: 90)  # obs_starcraft: false
+    plain = make_env(SMAC)
+    assert plain.teams["3m"].layout is None
+    plain.close()
 
 
 @needs_jaxmarl

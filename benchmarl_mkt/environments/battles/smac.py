@@ -23,11 +23,14 @@ from benchmarl_mkt.environments.battles.task import GROUP, BattleClass
 from benchmarl_mkt.environments.common import ShippedTask
 from benchmarl_mkt.environments.leaves import done_leaves
 from benchmarl_mkt.environments.task_set import PLAYED_AS
+from benchmarl_mkt.models.layout import EntityLayout, EntityList
 
 MAPS = (
     "3m", "8m", "25m", "5m_vs_6m", "8m_vs_9m", "10m_vs_11m", "27m_vs_30m", "MMM", "MMM2",
     "2s3z", "3s5z", "3s5z_vs_3s6z", "3s_vs_5z", "6h_vs_8z", "corridor",
 )  # fmt: skip
+
+FIRST_ATTACK = 6  # after doing nothing, stopping and four moves
 
 
 class StarcraftEnv(SMACv2Env):
@@ -78,6 +81,36 @@ class StarcraftClass(BattleClass):
         from smacv2.env.starcraft2.maps import get_map_params
 
         return get_map_params(self.config["map_name"])["limit"]
+
+    def entity_layout(self, env: EnvBase) -> dict[str, EntityLayout]:
+        """Return what smacv2 shows an ally: moves, enemies, other allies, itself.
+
+        Of nothing, if ``obs_starcraft`` is off. Types have the race and their number of features
+        in their name: both say what the features are. A medivac's actions heal allies, but are
+        described as the others': they target enemies.
+        """
+        from smacv2.env.starcraft2.maps import get_map_params
+
+        races = get_map_params(self.config["map_name"])
+        moves, own = env.get_obs_move_feats_size(), env.get_obs_own_feats_size()
+        enemies, enemy_size = env.get_obs_enemy_feats_size()
+        allies, ally_size = env.get_obs_ally_feats_size()
+        first = moves + enemies * enemy_size
+        after = first + allies * ally_size
+        size = env.full_observation_spec_unbatched[GROUP, "observation"].shape[-1]
+        if not after + own <= size <= after + own + 1:
+            return {}
+        seen = (  # an enemy in sight has a distance
+            EntityList(
+                f"smac/{races['b_race']}/enemy_{enemy_size}", enemies, ((moves, enemy_size),),
+                present=1, actions=FIRST_ATTACK,
+            ),
+            EntityList(
+                f"smac/{races['a_race']}/ally_{ally_size}", allies, ((first, ally_size),), present=0
+            ),
+        )  # fmt: skip
+        itself = f"smac/{races['a_race']}/unit_{moves + size - after}"
+        return {GROUP: EntityLayout(itself, ((0, moves), (after, size)), seen)}
 
     def group_map(self, env: EnvBase) -> dict[str, list[str]]:
         n_agents = env.full_action_spec_unbatched[GROUP, "action"].shape[0]

@@ -6,6 +6,7 @@ from smacv2.env.starcraft2.maps import get_map_params
 
 # smacv2's actions: no-op (the dead alone), stop, four moves, one attack for each enemy.
 NO_OP, STOP, ATTACK = 0, 1, 6
+_UNIT, _OWN = 13, 10  # numbers that SMAX shows of another unit and of the agent itself
 _IN_SMAX = [4, 4, 0, 2, 1, 3]
 
 
@@ -62,13 +63,41 @@ class StarCraft2Env:
         return np.asarray(self._battles.running.state.state.unit_alive[0])
 
     def get_obs(self):
-        return [np.array(row) for row in self._view.observation[0]]
+        """As smacv2: moves, enemies, allies, own numbers; SMAX has allies, enemies, own numbers."""
+        rows, others = self._view.observation[0], self.n_agents - 1
+        seen = []
+        for agent, row in enumerate(rows):
+            allies = row[: others * _UNIT].reshape(others, _UNIT)
+            enemies = row[others * _UNIT : -_OWN].reshape(self.n_enemies, _UNIT)
+            available = np.array(self.get_avail_agent_actions(agent), np.float32)
+            there = (enemies[:, :1] > 0).astype(np.float32)  # where smacv2 has a distance
+            parts = (
+                available[2:6],
+                np.concatenate((available[ATTACK:, None], there, enemies), 1),
+                np.concatenate((allies[:, :1] > 0, allies), 1),
+                row[-_OWN:],
+            )
+            seen.append(np.concatenate([part.ravel() for part in parts]).astype(np.float32))
+        return seen
+
+    def get_obs_move_feats_size(self):
+        return 4
+
+    def get_obs_enemy_feats_size(self):
+        return self.n_enemies, 2 + _UNIT
+
+    def get_obs_ally_feats_size(self):
+        return self.n_agents - 1, 1 + _UNIT
+
+    def get_obs_own_feats_size(self):
+        return _OWN
 
     def get_state(self):
         return np.array(self._view.state[0])
 
     def get_obs_size(self):
-        return self._field.observation_size
+        lists = self.get_obs_enemy_feats_size(), self.get_obs_ally_feats_size()
+        return 4 + _OWN + sum(count * size for count, size in lists)
 
     def get_state_size(self):
         return self._field.state_size

@@ -1,7 +1,7 @@
 # Agents, enemies and step limit of the maps that tests play.
 _MAPS = {
-    name: {"n_agents": 3, "n_enemies": 3, "limit": limit}
-    for name, limit in (("3m", 60), ("10gen_protoss", 200))
+    name: {"n_agents": 3, "n_enemies": 3, "limit": limit, "a_race": race, "b_race": race}
+    for name, limit, race in (("3m", 60, "T"), ("10gen_protoss", 200, "P"))
 }
 
 
