@@ -177,25 +177,30 @@ def _export_options(parser: ArgumentParser) -> None:
     _add_team(parser)
     parser.add_argument("task", metavar="TASK", help="one of the team's")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    parser.add_argument(
+        "--entities", action="store_true", help="read lists of entities, for teams of any size"
+    )
 
 
 def _export(options: Namespace) -> None:
     out = writable("out", options.out)
     from benchmarl_mkt.teams import load_team
-    from benchmarl_mkt.teams.onnx import export_policy
+    from benchmarl_mkt.teams.onnx import export_entities, export_policy
 
     team = load_team(options.checkpoint)
     if options.task not in team:
         raise ValueError(f"task: {options.task!r} is not one of the team's: {', '.join(team)}")
-    make_console().print(f"Policy: {export_policy(team[options.task], out)}", soft_wrap=True)
+    export = export_entities if options.entities else export_policy
+    make_console().print(f"Policy: {export(team[options.task], out)}", soft_wrap=True)
 
 
 EXPORT = Verb(
     "write the policy of one task as ONNX",
     """Write what the team that a run left does in one task as an ONNX file: observation
 [B, agents, size] and action_mask [B, agents, actions] (true: available) to values and greedy
-actions [B, agents]. Needs pip install 'benchmarl-mkt[onnx]'. Recurrent teams cannot be written; in
-Python benchmarl_mkt.teams.load_team runs any.""",
+actions [B, agents]. With --entities a team with model=multitask_entity reads its own numbers and
+lists of entities of any length instead. Needs pip install 'benchmarl-mkt[onnx]'. Recurrent teams
+cannot be written; in Python benchmarl_mkt.teams.load_team runs any.""",
     "  benchmarl export runs/mpe simple_push --out push.onnx",
     _export_options,
     _export,

@@ -160,22 +160,38 @@ class EntityEncoder(nn.Module):
         if self._id:
             layers.append((f"{layout.type}:id_{self._id}", self._id, embedding_size))
         for index, entities in enumerate(layout.lists):
-            numbers = len(entities.kept) + layout.pointed_at(index)
-            layers.append((f"{entities.type}:token", numbers, token_size))
+            layers.append((f"{entities.type}:token", self.list_size(index), token_size))
             layers.append((f"{entities.type}:pool", 2 * token_size, embedding_size))
         self._borrowed = {name: part(name, Hidden, *sizes) for name, *sizes in layers}
 
+    @property
+    def reads_id(self) -> bool:
+        """Whether agents are told apart by their number."""
+        return bool(self._id)
+
+    def list_size(self, index: int) -> int:
+        """How many numbers a token of list ``index`` is made of."""
+        return len(self.layout.lists[index].kept) + self.layout.pointed_at(index)
+
     def forward(self, rows: Tensor) -> tuple[Tensor, Targets]:
         """Embed rows, before an activation."""
+        own = [rows[:, start:stop] for start, stop in self.layout.own]
+        agent_id = rows[:, -self._id :] if self._id else None
+        lists = entity_rows(self.layout, rows)
+        return self.of_entities(torch.cat(own, -1) if own else None, lists, agent_id)
+
+    def of_entities(
+        self, own: Tensor | None, lists: list[Tensor], agent_id: Tensor | None = None
+    ) -> tuple[Tensor, Targets]:
+        """Embed an agent's own numbers [M, o] and the lists that :func:`entity_rows` gives."""
         layout, modules = self.layout, self._borrowed
         terms, targets = [], []
-        if layout.own:
-            own = torch.cat([rows[:, start:stop] for start, stop in layout.own], -1)
+        if own is not None:
             token = torch.relu(modules[f"{layout.type}:token"](own))
             terms.append(modules[f"{layout.type}:pool"](token))
-        if self._id:
-            terms.append(modules[f"{layout.type}:id_{self._id}"](rows[:, -self._id :]))
-        for entities, x in zip(layout.lists, entity_rows(layout, rows)):
+        if agent_id is not None:
+            terms.append(modules[f"{layout.type}:id_{self._id}"](agent_id))
+        for entities, x in zip(layout.lists, lists):
             layer = modules[f"{entities.type}:token"]
             weight = torch.cat((layer.weight, layer.bias.unsqueeze(-1)), -1)
             terms.append(modules[f"{entities.type}:pool"](pooled(x, weight)))
@@ -234,13 +250,18 @@ class EntityHead(nn.Module):
         places = [order.index(action) for action in range(n_actions)]
         self._places = None if places == sorted(places) else places
 
-    def forward(self, features: Tensor, targets: Targets | tuple[()] = ()) -> Tensor:
-        """Value the actions, from features c [M, f] and what the encoder gave besides."""
+    def forward(
+        self, features: Tensor, targets: Targets | tuple[()] = (), in_order: bool = False
+    ) -> Tensor:
+        """Value the actions, from features c [M, f] and what the encoder gave besides.
+
+        With ``in_order`` basic actions come first, then the targeted ones, list by list.
+        """
         values = [self._borrowed["basic"](features)] if "basic" in self._borrowed else []
         for name, entities in zip(self._scores, targets):
             values.append(self._borrowed[name](features, *entities))
         joined = torch.cat(values, -1)
-        return joined if self._places is None else joined[:, self._places]
+        return joined if in_order or self._places is None else joined[:, self._places]
 
 
 class TargetScore(nn.Module):

@@ -28,7 +28,7 @@ def pooled(x: Tensor, weight: Tensor) -> Tensor:
     Deep Sets (`arXiv:1703.06114 <https://arxiv.org/abs/1703.06114>`_). Tokens are not negative, so
     those of absent entities change neither sum nor maximum.
     """
-    if not len(x):
+    if x.shape[0] == 0:
         return x.new_zeros(x.shape[1], 2 * len(weight))
     count = x[..., -1].sum(0).clamp(min=1.0).unsqueeze(-1)
     if in_chunks(x):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from importlib.util import find_spec
@@ -12,8 +13,9 @@ from benchmarl.models import Mlp
 from torch import Tensor, nn
 
 from benchmarl_mkt.models.actions import greedy_actions
+from benchmarl_mkt.models.entity import EntityEncoder, EntityModel
 from benchmarl_mkt.models.multitask import MultiTaskModel, embed
-from benchmarl_mkt.teams.expert import ExpertNetwork, padded
+from benchmarl_mkt.teams.expert import ExpertNetwork, own_network, padded
 from benchmarl_mkt.teams.frozen import FrozenTeam
 from benchmarl_mkt.teams.onnx_expert import OnnxNetwork
 
@@ -37,6 +39,63 @@ def export_policy(policy: FrozenTeam, path: str | Path) -> Path:
         ValueError: if the path does not end with .onnx, or :func:`plain_network` refuses the
             network.
     """
+    path = _checked(path)
+    if isinstance(policy.model, OnnxNetwork):  # it is the file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(policy.model.content.cpu().numpy().tobytes())
+        return path
+    specs, batch = policy.specs, torch.export.Dim("batch")
+    inputs = {
+        "observation": torch.zeros(2, specs.n_agents, specs.observation_size),
+        "action_mask": torch.ones(2, specs.n_agents, specs.n_actions, dtype=torch.bool),
+    }
+    shapes = ({0: batch}, {0: batch})
+    return _write(path, _Greedy(plain_network(policy.model)), inputs, shapes, policy.out_keys)
+
+
+def export_entities(policy: FrozenTeam, path: str | Path) -> Path:
+    """Write a network over entities as ONNX, for teams and lists of any sizes.
+
+    Inputs: ``own`` float32 [B, N, numbers of its own]; for every type of entity, by its name,
+    [B, N, entities, numbers]: those that the task's ``entity_layout`` keeps, then, where entities
+    of a list may name these, how many do, and last 1 where the entity is there, else 0; at least
+    one entity, which need not be there. Output:
+    ``action_value`` (or ``logits``) [B, N, A] of the basic actions, then of those that target
+    entities, list by list. The file's metadata has the layout, ``entity_layout``, as JSON.
+
+    Args:
+        policy: one of :func:`~benchmarl_mkt.teams.load_team`'s.
+        path: as for :func:`export_policy`.
+
+    Raises:
+        ImportError: if onnx or onnxscript is not installed.
+        ValueError: if the path does not end with .onnx, or the network is another one, reads agent
+            ids, or has no list of entities or no numbers of its own.
+    """
+    path, model = _checked(path), own_network(policy.model)
+    encoder = getattr(model, "embedding", None)
+    if (
+        not isinstance(encoder, EntityEncoder)
+        or not isinstance(model.trunk, Mlp)
+        or encoder.reads_id
+        or not (encoder.layout.own and encoder.layout.lists)
+    ):
+        raise ValueError(
+            "export: only a network over entities (model=multitask_entity, without agent_id, with "
+            "an mlp trunk) of a task that describes its own numbers and lists has free sizes"
+        )
+    layout, batch, agents = encoder.layout, torch.export.Dim("batch"), torch.export.Dim("agents")
+    inputs = {"own": torch.zeros(2, 3, sum(stop - start for start, stop in layout.own))}
+    shapes = []
+    for index, entities in enumerate(layout.lists):
+        inputs[entities.type] = torch.ones(2, 3, 4 + index, encoder.list_size(index) + 1)
+        shapes.append({0: batch, 1: agents, 2: torch.export.Dim(f"entities_{index}", min=1)})
+    described = {"entity_layout": json.dumps(layout.to_dict())}
+    free = ({0: batch, 1: agents}, tuple(shapes))
+    return _write(path, _OfEntities(model), inputs, free, [policy.out_key], described)
+
+
+def _checked(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if path.suffix != ".onnx" or path.is_dir():
         raise ValueError(f"out: {str(path)!r} must be a file that ends with .onnx")
@@ -45,28 +104,31 @@ def export_policy(policy: FrozenTeam, path: str | Path) -> Path:
         raise ImportError(
             f"export: {' and '.join(missing)} not installed; pip install 'benchmarl-mkt[onnx]'"
         )
-    if isinstance(policy.model, OnnxNetwork):  # it is the file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(policy.model.content.cpu().numpy().tobytes())
-        return path
-    specs, batch = policy.specs, torch.export.Dim("batch")
-    inputs = (
-        torch.zeros(2, specs.n_agents, specs.observation_size),
-        torch.ones(2, specs.n_agents, specs.n_actions, dtype=torch.bool),
-    )
-    network = _Greedy(plain_network(policy.model)).eval()
+    return path
+
+
+def _write(
+    path: Path,
+    network: nn.Module,
+    inputs: dict[str, Tensor],
+    shapes: tuple,
+    outputs: list,
+    described: dict[str, str] | None = None,
+) -> Path:
+    """Export a network; ``shapes`` says which of the inputs' dimensions are free."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports optional packages
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, on its own inner workings
         program = torch.onnx.export(
-            network,
-            inputs,
+            network.eval(),
+            tuple(inputs.values()),
             dynamo=True,
             verbose=False,
-            input_names=policy.in_keys,
-            output_names=policy.out_keys,
-            dynamic_shapes=({0: batch}, {0: batch}),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=shapes,
         )
+    program.model.metadata_props.update(described or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(str(path), external_data=False)
     return path
@@ -115,6 +177,22 @@ class _OfRows(nn.Module):
         embedded, *targets = embed(self.model.embedding, observation.flatten(0, -2))
         features = activate(self.trunk(activate(embedded)))
         return self.model.head(features, *targets).unflatten(0, observation.shape[:-1])
+
+
+class _OfEntities(nn.Module):
+    """Eq. 1-2 of a network over entities, from their numbers instead of an observation."""
+
+    def __init__(self, model: EntityModel):
+        super().__init__()
+        self.model, self.trunk = model, model.trunk.mlp[0]
+
+    def forward(self, own: Tensor, *lists: Tensor) -> Tensor:
+        rows = [x.flatten(0, 1).transpose(0, 1) for x in lists]  # [n, M, f]
+        rows = [x * x[..., -1:] for x in rows]
+        embedded, targets = self.model.embedding.of_entities(own.flatten(0, 1), rows)
+        activate = self.model.activate
+        features = activate(self.trunk(activate(embedded)))
+        return self.model.head(features, targets, in_order=True).unflatten(0, own.shape[:2])
 
 
 class _PerAgent(nn.Module):

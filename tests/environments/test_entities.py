@@ -1,5 +1,6 @@
 """What tasks say of their observations is what they show."""
 
+import json
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from benchmarl.algorithms import MappoConfig, QmixConfig
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Experiment
 from benchmarl.models import MlpConfig
+from tensordict import TensorDict
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MpeTask, SmaxTask
@@ -21,8 +23,8 @@ from benchmarl_mkt.teachers import train_teacher
 from benchmarl_mkt.teams import load_teacher, load_team
 from benchmarl_mkt.teams.export import export_team
 from benchmarl_mkt.teams.folder import TeamSpecs
-from benchmarl_mkt.teams.frozen import build_model
-from benchmarl_mkt.teams.onnx import export_policy
+from benchmarl_mkt.teams.frozen import FrozenTeam, build_model
+from benchmarl_mkt.teams.onnx import export_entities, export_policy
 from tests.conftest import write_tiny_experiment
 from tests.docs.blocks import blocks
 from tests.helpers import REPOSITORY, make_experiment, random_masked, task_set, tiny_config
@@ -30,6 +32,7 @@ from tests.teams.test_frozen import run_onnx
 from tests.teams.test_load import edit
 from tests.toys import ToyClass, toy
 
+SIZES = {"3m": (3, 75, 8), "5m_vs_6m": (5, 140, 11), "3s5z": (8, 205, 13)}
 needs_jaxmarl = pytest.mark.skipif(
     find_spec("jaxmarl") is None, reason="needs JaxMARL: pip install 'benchmarl-mkt[smax]'"
 )
@@ -270,6 +273,32 @@ def test_a_student_of_a_battle_and_another_task_is_saved_and_plays(tmp_path):
         mask = torch.ones(batch, 3, 8, dtype=torch.bool)
         found = run_onnx(path, {"observation": seen, "action_mask": mask})["action_value"]
         torch.testing.assert_close(torch.from_numpy(found), expected["3m"][:batch])
+
+
+@needs_jaxmarl
+def test_a_file_for_teams_of_any_size(tmp_path):
+    """Written from 3m, it gives what the same weights give in battles of other sizes."""
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    layouts = {name: SmaxTask[name].get_from_yaml().entity_layout(None)["agents"] for name in SIZES}
+    models = {
+        name: build_model(EntityModelConfig(), TeamSpecs(*sizes), "values", layout=layouts[name])
+        for name, sizes in SIZES.items()
+    }
+    first = models["3m"].requires_grad_(False)
+    metadata = {"kind": "values", "specs": dict(zip(vars(TeamSpecs(0, 0, 0)), SIZES["3m"]))}
+    path = export_entities(FrozenTeam(first, EntityModelConfig(), metadata), tmp_path / "any.onnx")
+    for name, (agents, size, _) in SIZES.items():
+        models[name].load_state_dict(first.state_dict())
+        seen = torch.rand(5, agents, size) - 0.3  # some are not there
+        data = TensorDict({"team": {"observation": seen}}, (5,))
+        expected = models[name](data)["team", "action_value"].detach()
+        lists = dict(zip(("smax/ally", "smax/enemy"), numbers(layouts[name], seen)))
+        start, stop = layouts[name].own[0]
+        (found,) = run_onnx(path, {"own": seen[..., start:stop], **lists}).values()
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-6)
+    stored = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    assert EntityLayout.from_dict(json.loads(stored["entity_layout"])) == layouts["3m"]
 
 
 @needs_jaxmarl

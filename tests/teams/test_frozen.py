@@ -171,7 +171,7 @@ def test_recurrent_networks_are_refused(name, folders, tmp_path):
 
 def run_onnx(path, data):
     session = pytest.importorskip("onnxruntime").InferenceSession(path)
-    given = {key: data[key].numpy() for key in ("observation", "action_mask")}
+    given = {entry.name: data[entry.name].numpy() for entry in session.get_inputs()}
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, given), strict=True))
 
