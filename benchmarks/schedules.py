@@ -2,10 +2,10 @@
 
     python benchmarks/schedules.py runs/schedules --suites smax vmas mpe [--seeds 0 1 2]
 
-The experts lie in the folder, ``experts/SUITE/*``: what ``benchmarl teachers import`` or a run has
-left. Every contender is one ``benchmarl merge`` of them, one at a time; given again, the script
-runs what is missing. A student's score is the mean over the tasks of its wins over its teachers'
-(SMAX), or of where its return lies between random play, 0, and its teacher, 1.
+The experts lie in the folder, ``experts/smax/*`` and so on: what ``benchmarl teachers import`` or a
+run has left. Every contender is one ``benchmarl merge`` of them, one at a time; given again, the
+script runs what is missing. A student's score is the mean over the tasks of its wins over its
+teachers' (SMAX), or of where its return lies between random play, 0, and its teacher, 1.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from typing import Any
 from benchmarl_mkt.statistics import first_reached
 
 LEVELS = (0.95, 1.0)
+_OFTEN = ("experiment.evaluation_interval=5_120",)
 SUITES = {
     "smax": (
         "experiment=smax", "+method=mkt_smax_mappo", "model=multitask_entity", "task.reward=mean",
-        "experiment.max_n_frames=61_440", "experiment.evaluation_interval=5_120",
+        "experiment.max_n_frames=61_440", *_OFTEN,
     ),
     "vmas": ("experiment.max_n_frames=60_000", "experiment.evaluation_interval=3_000"),
     "mpe": ("experiment.max_n_frames=100_000", "experiment.evaluation_interval=2_500"),
+    # The same with as many copies of a game at a time as on SMAX.
+    "vmas_32": ("experiment=smax", "experiment.max_n_frames=61_440", *_OFTEN),
+    "mpe_32": ("experiment=smax", "experiment.max_n_frames=102_400", *_OFTEN),
 }  # fmt: skip
 SCHEDULES = {
     "distillation alone": {"start": 0.0, "end": 0.0, "fraction": 0.6},
@@ -49,7 +53,7 @@ def run(root: Path, suite: str, index: int, seed: int, *more: str) -> Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)  # what was interrupted begins again
     folder.parent.mkdir(parents=True, exist_ok=True)
-    experts = sorted(map(str, (root / "experts" / suite).iterdir()))
+    experts = sorted(map(str, (root / "experts" / suite.partition("_")[0]).iterdir()))
     values = ",".join(f"{key}:{value}" for key, value in schedule.items())
     with (folder.parent / f"{folder.name}.log").open("w") as log:
         sys.stdout.write(f"{suite}, {name}, seed {seed}\n")
