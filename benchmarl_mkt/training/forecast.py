@@ -7,6 +7,7 @@ import math
 import time
 
 from tensordict import TensorDictBase
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from benchmarl_mkt.training.monitors import RunCallback
 
@@ -23,7 +24,7 @@ class Forecast(RunCallback):
         after: seconds of iterations to time before it speaks.
     """
 
-    def __init__(self, after: float = 10.0):
+    def __init__(self, after: float = 20.0):
         super().__init__()
         self.after = after
 
@@ -52,7 +53,8 @@ class Forecast(RunCallback):
             note = f", evaluations {'included' if timed else 'not counted'}"
         each = " of each task" if len(getattr(experiment.test_env, "teams", ())) > 1 else ""
         frames = config.get_max_n_frames(on_policy)
-        logger.info("%s frames%s: about %s to go%s", f"{frames:,}", each, duration(left), note)
+        with logging_redirect_tqdm():  # on a line of its own
+            logger.info("%s frames%s: about %s to go%s", f"{frames:,}", each, duration(left), note)
 
     def on_train_end(self, training_td: TensorDictBase, group: str) -> None:
         """Updates are done; an evaluation may begin."""
