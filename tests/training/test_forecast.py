@@ -50,6 +50,17 @@ def test_a_run_says_once_what_is_left(tmp_path, caplog, algorithm, changes, line
     assert forecast.seen == forecast.expected == evaluations
 
 
+def test_a_run_that_was_stopped_has_timed_no_evaluation(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    config, task = VdnConfig.get_from_yaml(), task_set(PUSH)
+    begun = make_experiment(tmp_path, task, config, max_n_frames=50, checkpoint_at_end=True)
+    begun.run()
+    (saved,) = (begun.folder_name / "checkpoints").iterdir()
+    changes = {"max_n_frames": 250, "evaluation_interval": 150, "restore_file": str(saved)}
+    make_experiment(tmp_path, task, config, callbacks=[Forecast(after=0.0)], **changes).run()
+    assert "to go, evaluations not counted" in caplog.text
+
+
 def test_a_run_that_is_over_before_says_nothing(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     make_experiment(
