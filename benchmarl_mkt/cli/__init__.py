@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
             make_parser(verb).print_help()
             return
         check_versions()
-        if verb == "run":
+        if verb in ("run", "merge"):
             options = argparse.Namespace(overrides=rest)
         elif [verb, *rest][:2] == ["teachers", "train"]:
             options = argparse.Namespace(action="train", overrides=rest[1:])

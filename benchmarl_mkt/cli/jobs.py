@@ -130,13 +130,17 @@ def _in_hydras_order(arguments: list[str]) -> list[str]:
     flags: list[str] = []
     overrides: list[str] = []
     for argument, before in zip(arguments, ["", *arguments]):
-        is_flag = argument.startswith("-") or (before in _WITH_VALUE and "=" not in argument)
-        (flags if is_flag else overrides).append(argument)
+        (flags if is_flag(argument, before) else overrides).append(argument)
     chosen = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
     if chosen.get("algorithm", "").startswith("mkt"):
         groups = ("model", "model@critic_model")
         overrides = [f"{g}=multitask" for g in groups if g not in chosen] + overrides
     return [*overrides, *flags]
+
+
+def is_flag(argument: str, before: str) -> bool:
+    """Whether an argument is a flag of Hydra's, or the value of the flag before it."""
+    return argument.startswith("-") or (before in _WITH_VALUE and "=" not in argument)
 
 
 def command_given() -> str | None:

@@ -2,72 +2,88 @@
 
 from __future__ import annotations
 
+import functools
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarl_mkt.cli.common import Verb, make_console
-from benchmarl_mkt.cli.jobs import as_override, with_hydra
+from benchmarl_mkt.cli.common import Verb, make_console, user_errors
+from benchmarl_mkt.cli.jobs import Job, as_override, is_flag, nothing_left, with_hydra
 from benchmarl_mkt.cli.run import run
-from benchmarl_mkt.cli.teachers import import_expert, show_scores, task_entry
+from benchmarl_mkt.cli.teachers import read_expert, show_scores, task_entry
+
+if TYPE_CHECKING:
+    from benchmarl_mkt.teachers.imports import Expert
+    from benchmarl_mkt.teams import FrozenTeam
 
 
 def _options(parser: ArgumentParser) -> None:
-    parser.add_argument("experts", nargs="+", metavar="EXPERT", help="and overrides, as of run")
+    parser.add_argument("overrides", nargs="+", metavar="EXPERT", help="and overrides, as of run")
 
 
 def _main(options: Namespace) -> None:
-    given = [argument for argument in options.experts if not _is_source(argument)]
-    with_hydra("run", _overrides(options.experts), run, typed=given)
-
-
-def _overrides(arguments: list[str]) -> list[str]:
-    """Import the experts; return the overrides of the run that makes one team of them."""
     import benchmarl_mkt
-    from benchmarl_mkt.teams import load_teacher
+    from benchmarl_mkt.teachers.imports import Expert, store_expert
 
     benchmarl_mkt.register()
-    sources = [argument for argument in arguments if _is_source(argument)]
+    arguments: list[str] = options.overrides
+    sources = [
+        argument
+        for argument, before in zip(arguments, ["", *arguments])
+        if not is_flag(argument, before)
+        and ("=" not in argument or Path(argument).expanduser().exists())
+    ]
     given = [argument for argument in arguments if argument not in sources]
     out = [argument.partition("=")[2] for argument in given if argument.startswith("out=")]
     if len(out) != 1 or not sources:
         raise ValueError("merge: name the experts' runs and one folder, out=FOLDER")
-    paths = [_folder_of(source).absolute() for source in sources]
-    teachers = [load_teacher(path) for path in paths]
-    show_scores(paths)
-    entries: list[dict[str, Any]] = [teacher.metadata["task"]["tasks"][0] for teacher in teachers]
-    folders = {entry["name"]: str(path) for entry, path in zip(entries, paths)}
-    sizes = {teacher.specs.n_agents for teacher in teachers}
+    experts = [_read(source) for source in sources]
+    rest = [argument for argument in given if not argument.startswith("out=")]
+
+    @functools.wraps(run)  # as which Hydra logs it
+    def work(job: Job) -> None:  # the overrides are right
+        with user_errors(), nothing_left(job.folder):
+            for expert in experts:
+                if isinstance(expert, Expert):
+                    store_expert(expert)
+            show_scores([Path(str(expert.path)) for expert in experts])
+        run(job)
+
+    with_hydra("run", [*_chosen(experts, out[0], rest), *rest], work, typed=given)
+
+
+def _chosen(experts: list[Expert | FrozenTeam], out: str, rest: list[str]) -> list[str]:
+    """The overrides of the run that makes one team of the experts."""
+    entries: list[dict[str, Any]] = [expert.metadata["task"]["tasks"][0] for expert in experts]
+    folders = {entry["name"]: str(expert.path) for entry, expert in zip(entries, experts)}
     chosen = [
-        f"hydra.run.dir={as_override(out[0])}",
+        f"hydra.run.dir={as_override(out)}",
+        f"hydra.sweep.dir={as_override(out)}",
         "algorithm=mkt",
         "task=multitask/custom",
         f"task.tasks={as_override([task_entry(entry) for entry in entries])}",
         f"algorithm.teachers={as_override(folders)}",
     ]
-    rest = [argument for argument in given if not argument.startswith("out=")]
+    sizes = {expert.metadata["specs"]["n_agents"] for expert in experts}
     if len(sizes) > 1 and not any(argument.startswith("algorithm.mixer=") for argument in rest):
         make_console().print("Teams of different sizes: algorithm.mixer=vdn")
         chosen.append("algorithm.mixer=vdn")
-    return [*chosen, *rest]
+    return chosen
 
 
-def _is_source(argument: str) -> bool:
-    return "=" not in argument or Path(argument).expanduser().exists()
-
-
-def _folder_of(source: str) -> Path:
-    """The folder of an expert: it is one already, or is imported into the store."""
+def _read(source: str) -> Expert | FrozenTeam:
+    """Read an expert: a team's folder, or what can be imported."""
+    from benchmarl_mkt.teams import load_teacher
     from benchmarl_mkt.teams.folder import METADATA
 
     if (Path(source).expanduser() / METADATA).is_file():
-        return Path(source).expanduser()
+        return load_teacher(Path(source).expanduser().absolute())
     file, _, task = source.rpartition(":")
     if file.endswith(".onnx"):
-        return import_expert(file, [f"task={task}"])
+        return read_expert(file, [f"task={task}"])
     if source.endswith(".onnx"):
         raise ValueError(f"merge: {source} does not say its task; write {source}:vmas/balance")
-    return import_expert(source, [])
+    return read_expert(source, [])
 
 
 MERGE = Verb(
@@ -75,7 +91,7 @@ MERGE = Verb(
     """Import experts as teachers (see benchmarl teachers), make a set of their tasks, train one
 student on it and compare it with them. An EXPERT is the folder of a run of
 python -m benchmarl.run, a file FILE.onnx:TASK, or the folder of a teacher. Everything else is as
-for benchmarl run: overrides, benchmarl resume FOLDER, the table at the end.""",
+for benchmarl run: overrides, Hydra's flags, benchmarl resume FOLDER, the table at the end.""",
     """  benchmarl merge runs/balance runs/navigation out=runs/one
   benchmarl merge runs/balance push.onnx:mpe/simple_push out=runs/one experiment=mkt_10k""",
     _options,

@@ -106,6 +106,7 @@ def _set_up(job: Job, folder: Path, callbacks: list[Callback]) -> Experiment:
     from benchmarl.experiment import Experiment
 
     from benchmarl_mkt.training import resume, standard_callbacks
+    from benchmarl_mkt.training.forecast import Forecast
     from benchmarl_mkt.training.monitors import setting_up
 
     config, is_new = job.config, not folder.exists()
@@ -120,7 +121,7 @@ def _set_up(job: Job, folder: Path, callbacks: list[Callback]) -> Experiment:
                 job.seed,
                 config,
                 job.critic_model_config,
-                callbacks=[*callbacks, *standard_callbacks()],
+                callbacks=[*callbacks, *standard_callbacks(), Forecast()],
             )
     except BaseException:
         if is_new:

@@ -6,10 +6,13 @@ import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarl_mkt.cli.common import Verb, make_console, stops, user_errors
 from benchmarl_mkt.cli.jobs import Job, as_override, nothing_left, with_hydra
+
+if TYPE_CHECKING:
+    from benchmarl_mkt.teachers.imports import Expert
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -56,14 +59,14 @@ def _train(job: Job) -> None:
 
 
 def _import(arguments: list[str], out: Path | None) -> None:
-    from benchmarl_mkt.teams import load_teacher
+    from benchmarl_mkt.teachers.imports import store_expert
 
     overrides = [argument for argument in arguments if "=" in argument]
     sources = [argument for argument in arguments if argument not in overrides]
     if len(sources) != 1:
         raise ValueError(f"teachers: import takes one expert, not {sources}")
-    path = import_expert(sources[0], overrides, out)
-    (task,) = load_teacher(path).metadata["task"]["tasks"]
+    expert = read_expert(sources[0], overrides)
+    path, (task,) = store_expert(expert, out), expert.metadata["task"]["tasks"]
     show_scores([path])
     entry, teachers = as_override([task_entry(task)]), as_override({task["name"]: str(path)})
     teach = shlex.join([f"task.tasks={entry}", f"algorithm.teachers={teachers}"])
@@ -74,34 +77,33 @@ def _import(arguments: list[str], out: Path | None) -> None:
     )
 
 
-def import_expert(source: str, overrides: list[str], out: Path | None = None) -> Path:
-    """Import an expert and return its folder.
+def read_expert(source: str, overrides: list[str]) -> Expert:
+    """Read an expert that can be imported.
 
     Args:
         source: a run's folder, a checkpoint or an ONNX file.
         overrides: Hydra's, where the source does not say what it is; of an ONNX file ``task``,
             ``task.KEY``, ``inputs``, ``outputs`` and ``states``.
-        out: the new folder; None is the store.
 
     Raises:
         ValueError: if it cannot be imported.
     """
     from benchmarl_mkt.cli.jobs import composed
     from benchmarl_mkt.quiet import quiet
-    from benchmarl_mkt.teachers.imports import RunSettings, import_run
+    from benchmarl_mkt.teachers.imports import RunSettings, read_run
 
     quiet()
     values = dict(override.split("=", 1) for override in overrides)
     if source.endswith(".onnx"):
-        return _import_onnx(source, values, out)
+        return _read_onnx(source, values)
     settings = None if set(values) <= {"task"} else RunSettings(*composed(overrides))
-    return import_run(source, out, settings, values.get("task"))
+    return read_run(source, settings, values.get("task"))
 
 
-def _import_onnx(source: str, given: dict[str, str], out: Path | None) -> Path:
+def _read_onnx(source: str, given: dict[str, str]) -> Expert:
     import yaml
 
-    from benchmarl_mkt.teachers.imports import RunSettings, import_onnx
+    from benchmarl_mkt.teachers.imports import RunSettings, read_onnx
 
     try:
         values = {key: yaml.safe_load(text) for key, text in given.items()}
@@ -120,7 +122,7 @@ def _import_onnx(source: str, given: dict[str, str], out: Path | None) -> Path:
             raise ValueError(f"{key}: {value!r} must be a mapping, such as {{observation: obs}}")
     config = {key.removeprefix("task."): value for key, value in values.items()}
     settings = RunSettings({"task": task}, {"task": config})
-    return import_onnx(source, settings, out, **names)
+    return read_onnx(source, settings, **names)
 
 
 def task_entry(task: dict[str, Any]) -> Any:

@@ -49,12 +49,17 @@ class RunSettings(NamedTuple):
     config: Mapping[str, Any]
 
 
-class _Expert(NamedTuple):
-    """A run's policy: its task as a set of one, what it was trained with, sizes of its groups."""
+class Expert(NamedTuple):
+    """A policy that was read: its task as a set of one, what it was trained with, its weights."""
 
     task: MultiTaskClass
     metadata: dict[str, Any]  # of teacher.json, without scores
     weights: dict[str, Tensor]
+
+    @property
+    def path(self) -> Path:
+        """Where it is in the store, or would be."""
+        return TeacherStore().root / _name(self.metadata)
 
 
 def import_run(
@@ -81,11 +86,18 @@ def import_run(
         ValueError: if there is no such run, it is of another task, its actions are continuous, its
             model is none of :data:`MODELS`, or its weights do not fit. Nothing is stored then.
     """
+    return store_expert(read_run(source, settings, task), folder)
+
+
+def read_run(
+    source: str | Path, settings: RunSettings | None = None, task: str | None = None
+) -> Expert:
+    """Read what :func:`import_run` imports, without playing or storing it."""
     checkpoint = find_checkpoint(Path(source).expanduser())
     settings = settings or read_settings(checkpoint)
     if task is not None and (trained := settings.choices["task"]) != task:
         raise ValueError(f"task: {checkpoint} was trained on {trained}, not {task}")
-    return _store(_read_expert(checkpoint, settings), folder)
+    return _read_expert(checkpoint, settings)
 
 
 def import_onnx(
@@ -117,6 +129,17 @@ def import_onnx(
         ValueError: if there is no such file, it has custom operators or data in other files, or
             does not fit. Nothing is stored then.
     """
+    return store_expert(read_onnx(source, settings, inputs, outputs, states), folder)
+
+
+def read_onnx(
+    source: str | Path,
+    settings: RunSettings,
+    inputs: Mapping[str, str] | None = None,
+    outputs: Mapping[str, str] | None = None,
+    states: Mapping[str, str] | None = None,
+) -> Expert:
+    """Read what :func:`import_onnx` imports, without playing or storing it."""
     path = Path(source).expanduser()
     if not path.is_file():
         raise ValueError(f"import: there is no file {path}")
@@ -140,11 +163,11 @@ def import_onnx(
             "expert": {"groups": [], "source": str(path.absolute()), "sha256": digest},
         }
         weights = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        expert = _Expert(task, metadata, {"content": weights})
+        expert = Expert(task, metadata, {"content": weights})
         load_weights(build_network(metadata)[0], expert.weights)
     except ValueError as error:
         raise ValueError(f"import: {path}: {error}") from error
-    return _store(expert, folder)
+    return expert
 
 
 def _onnx_model(
@@ -187,14 +210,14 @@ def _onnx_model(
     return kinds[found[0]], config.to_dict()
 
 
-def _store(expert: _Expert, folder: Path | None) -> Path:
+def store_expert(expert: Expert, folder: Path | None = None) -> Path:
     """Score an expert and write it; one that the store has already is kept."""
     if folder is not None:
         folder = folder.expanduser().absolute()
         check_writable("out", folder.parent)
         if folder.exists():
             raise ValueError(f"out: {folder} exists; name a new folder")
-    path = folder or TeacherStore().root / _name(expert.metadata)
+    path = folder or expert.path
     if path.exists():
         load_teacher(path)  # raises if it is damaged
         return path
@@ -271,7 +294,7 @@ def read_settings(checkpoint: Path) -> RunSettings:
     return RunSettings(known, config)
 
 
-def _read_expert(checkpoint: Path, settings: RunSettings) -> _Expert:
+def _read_expert(checkpoint: Path, settings: RunSettings) -> Expert:
     config = settings.config
     for key in _SECTIONS:
         if not isinstance(config.get(key), Mapping):
@@ -311,7 +334,7 @@ def _read_expert(checkpoint: Path, settings: RunSettings) -> _Expert:
         "expert": {"groups": groups, "source": str(checkpoint.absolute()), "sha256": digest},
     }
     _check_shapes(weights, metadata, entry.task)
-    return _Expert(task, metadata, weights)
+    return Expert(task, metadata, weights)
 
 
 def _task_of(settings: RunSettings) -> MultiTaskClass:

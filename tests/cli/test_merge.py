@@ -10,6 +10,7 @@ from benchmarl_mkt.presets import compose_config
 from benchmarl_mkt.teachers.imports import import_run
 from benchmarl_mkt.teams import load_team
 from benchmarl_mkt.teams.folder import METADATA, WEIGHTS, checksum
+from benchmarl_mkt.training.forecast import Forecast
 from tests.helpers import TINY
 from tests.stock import stock_run
 
@@ -26,7 +27,8 @@ def experts(tmp_path_factory):
     return tag, stock_run(folder / "walk", *given, model="layers/gru")
 
 
-def test_one_command_from_experts_to_a_team(experts, cli, tmp_path):
+def test_one_command_from_experts_to_a_team(experts, cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(Forecast.__init__, "__defaults__", (0.0,))
     tag, walk = experts
     budget = [*BUDGET, "task.final_episodes=20"]
     status, out, error = cli("merge", str(tag), str(walk), "out=runs/one", *budget)
@@ -35,6 +37,7 @@ def test_one_command_from_experts_to_a_team(experts, cli, tmp_path):
     assert "mappo" in out
     assert "iql" in out
     run = tmp_path / "runs" / "one"
+    assert "] - 100 frames of each task: about " in (run / "run.log").read_text()
     (summary,) = run.glob("*/summary.json")
     rows = json.loads(summary.read_text())["tasks"]
     assert set(rows) == {"simple_tag", "navigation"}
@@ -61,6 +64,34 @@ def test_what_is_refused(cli, tmp_path, arguments, reason):
     assert (status, out) == (2, "")
     assert reason in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("experiment.max_n_frame=100", "did you mean max_n_frames"),
+        ("experiment.lr=0", "experiment.lr: 0.0 must be above 0"),
+        ("algorithm.mixr=vdn", "algorithm.mixr: unknown key"),
+    ],
+)
+def test_a_wrong_override_is_told_before_anybody_plays(
+    experts, cli, own_store, tmp_path, override, reason
+):
+    status, _, error = cli("merge", *map(str, experts), "out=runs/one", override)
+    assert status == 2
+    assert reason in error
+    assert not own_store.exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_hydras_flags(experts, cli, own_store, tmp_path):
+    """The configuration is shown, nothing is played."""
+    status, out, _ = cli("merge", str(experts[1]), "out=runs/one", "--cfg", "job", "-p", "task")
+    assert status == 0
+    assert "vmas/navigation" in out
+    assert "seed" not in out
+    assert not own_store.exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_experts_of_one_task_are_refused(experts, cli, tmp_path):
