@@ -150,7 +150,7 @@ class MultiTaskModel(Model):
         for key, dims in zip(self._input_keys, self._input_dims):
             entry = entries[key]
             flat.append(entry.flatten(-dims) if dims > 1 else entry)
-        data = flat[0] if len(flat) == 1 else torch.cat(flat, -1)
+        data = joined(flat, -1)
         if self.centralised:  # all agents in one row; the row is one "agent"
             data = (data.flatten(-2) if self.input_has_agent_dim else data).unsqueeze(-2)
         return data
@@ -227,14 +227,14 @@ def _features(
     if is_init is None:
         assert isinstance(trunk, Mlp), "a trunk with hidden states needs is_init"
         rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
-        features = activate(trunk.mlp[0](_join(rows)))  # without the tensordicts around it
+        features = activate(trunk.mlp[0](joined(rows, 0)))  # without the tensordicts around it
         return list(features.split([len(part) for part in rows]))
     # an agent's sequence is a row: [B, T, N, e] to [B N, T, 1, e]
     rows = [x.transpose(1, 2).flatten(0, 1).unsqueeze(2) for x in inputs]
     starts = [is_init.repeat_interleave(x.shape[2], 0) for x in inputs]
-    joined = {_IN: _join(rows), "is_init": _join(starts)}
-    batch = joined[_IN].shape[:2]
-    features = activate(trunk(TensorDict(joined, batch)).get(_OUT))
+    sequences = {_IN: joined(rows, 0), "is_init": joined(starts, 0)}
+    batch = sequences[_IN].shape[:2]
+    features = activate(trunk(TensorDict(sequences, batch)).get(_OUT))
     parts = features.split([len(part) for part in rows])
     return [
         part.view(x.shape[0], x.shape[2], x.shape[1], -1).transpose(1, 2).flatten(0, 2)
@@ -242,8 +242,9 @@ def _features(
     ]
 
 
-def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def joined(parts: list[Tensor], dim: int) -> Tensor:
+    """``torch.cat``, but a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def trunk_config(trunk: Mapping[str, Any]) -> ModelConfig:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from benchmarl.experiment.callback import Callback
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, unravel_key
 from torch import Tensor
 
 from benchmarl_mkt.environments.team import Team
@@ -119,9 +119,10 @@ class GuardCallback(RunCallback):
 
     def on_setup(self) -> None:
         env = self.experiment.test_env
-        seen = [key for key in map(_as_tuple, env.observation_keys) if "info" not in key]
-        rewards = map(_as_tuple, env.reward_keys)
-        self._keys = [*seen, *(("next", *key) for key in (*seen, *rewards))]
+        after = [unravel_key(("next", key)) for key in env.observation_keys]
+        after = [key for key in after if "info" not in key]
+        rewards = [unravel_key(("next", key)) for key in env.reward_keys]
+        self._keys = [*(key[1:] for key in after), *after, *rewards]
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         for key in self._keys:
@@ -166,10 +167,6 @@ def environment_error(what: str, error: Exception) -> TrainingError:
     teams = [f" of task '{holder.name}'" for holder in holders if isinstance(holder, Team)]
     reason = " ".join(str(error).split())
     return TrainingError(f"{what}{''.join(teams[:1])} failed: {type(error).__name__}: {reason}")
-
-
-def _as_tuple(key: str | tuple[str, ...]) -> tuple[str, ...]:
-    return key if isinstance(key, tuple) else (key,)
 
 
 @contextlib.contextmanager
