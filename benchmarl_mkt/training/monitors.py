@@ -89,15 +89,15 @@ class WinRates(RunCallback):
         experiment = self.experiment
         groups = experiment.algorithm.group_map
         results = ((task, episodes_won(rollouts, task)) for task in groups)
-        found = {task: wins.float() for task, wins in results if wins is not None}
-        if not found:
+        won = {task: flags.float() for task, flags in results if flags is not None}
+        if not won:
             return
         logger, frames = experiment.logger, experiment.total_frames
-        means = {f"eval/{task}/win_rate": wins.mean().item() for task, wins in found.items()}
+        means = {f"eval/{task}/win_rate": flags.mean().item() for task, flags in won.items()}
         logger.log(means, step=experiment.n_iters_performed)
         if logger.json_writer is not None:
             logger.json_writer.write(
-                metrics={f"{task}_win_rate": wins for task, wins in found.items()},
+                metrics={f"{task}_win_rate": flags for task, flags in won.items()},
                 total_frames=frames,
                 evaluation_step=frames // experiment.config.evaluation_interval,
             )
@@ -171,10 +171,7 @@ def environment_error(what: str, error: Exception) -> TrainingError:
 
 @contextlib.contextmanager
 def setting_up(name: str) -> Iterator[None]:
-    """Tell in one line why an experiment cannot be set up.
-
-    Args:
-        name: what it is called in messages.
+    """Tell in one line why an experiment, called ``name`` in messages, cannot be set up.
 
     Raises:
         ValueError: if anything fails. With ``BENCHMARL_MKT_FULL_ERROR=1`` it is the original error.
