@@ -20,9 +20,7 @@ _LAYER = re.compile(r"torch(_geometric)?\.nn\.[A-Z]\w*")
 def recorded(config: Mapping[str, Any], name: str) -> DictConfig:
     """Type the configuration of a run's record. Its texts stay texts: nothing looks them up.
 
-    Args:
-        config: the record's ``config``.
-        name: the experiment's name, which begins with its algorithm's.
+    The experiment's ``name`` begins with its algorithm's.
 
     Raises:
         ValueError: if a key is unknown, has no value or one of a wrong type, or a text would be

@@ -19,12 +19,10 @@ _perceptron = partial(MLP, activation_class=nn.ReLU)
 
 
 class Entities(NamedTuple):
-    """What the states of tasks are made of.
+    """What the states of tasks are made of, and the size of an entity's token.
 
-    Attributes:
-        layouts: task -> layout of a row, and how many rows, one after the other, are a state: one,
-            or the agents' observations.
-        token_size: size of an entity's token.
+    ``layouts`` has for a task the layout of a row, and how many rows, one after the other, are a
+    state: one, or the agents' observations.
     """
 
     layouts: Mapping[str, tuple[EntityLayout, int]]
@@ -154,12 +152,11 @@ class AttentionMixer(_StateMixer):
     agent's value.
 
     Args:
-        state_sizes: task -> size S_k of its state.
+        state_sizes: as ``entities``, see :class:`MultiTaskMixer`.
         team_sizes: task -> number of agents N_k.
         state_embed_dim: size d of SE_k's output and of the agents' vectors.
         hypernet_embed_dim: hidden units of w and c.
         heads: number of attention heads H.
-        entities: the states whose entities are described.
     """
 
     def __init__(

@@ -28,12 +28,7 @@ class Entity(NamedTuple):
 
 
 class RawGames:
-    """B copies of any mpe2 scenario, each a world of mpe2's, stepped by mpe2 itself.
-
-    Args:
-        scenario: the module of mpe2, such as ``simple_tag``.
-        count: number of copies B.
-        max_cycles: length of an episode.
+    """``count`` (B) copies of any mpe2 scenario, each a world of mpe2's, stepped by mpe2 itself.
 
     Raises:
         ImportError: if mpe2 is not installed.

@@ -60,11 +60,8 @@ def open_run(
 ) -> Iterator[RunRecord]:
     """Take up the run in ``folder``, or begin one there; no other process can meanwhile.
 
-    Args:
-        folder: an existing folder, Hydra's ``hydra.run.dir``.
-        overrides: the command's overrides.
-        config: what they compose to.
-        name: the experiment's name, if the run is new.
+    The folder, Hydra's ``hydra.run.dir``, exists; ``overrides`` compose to ``config``; the
+    experiment has the ``name`` if the run is new.
 
     Raises:
         ValueError: if another process runs there, or the run there is of another configuration.

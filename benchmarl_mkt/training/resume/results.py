@@ -14,11 +14,7 @@ from benchmarl_mkt.files import write_atomically
 
 
 class AtomicJsonWriter(JsonWriter):
-    """BenchMARL's writer of evaluations, whose file is never seen half written.
-
-    Args:
-        writer: the experiment's own, whose content it takes over.
-    """
+    """The experiment's own ``writer`` of evaluations, but its file is never seen half written."""
 
     path: Path
     data: dict[str, Any]
@@ -53,9 +49,9 @@ def rewind(experiment: Experiment) -> None:
 
     Lines of later iterations, and an unfinished last line, are of a process that was killed.
     """
-    if experiment.n_iters_performed and experiment.logger.json_writer is not None:
-        experiment.logger.json_writer.rewrite()
     done = experiment.n_iters_performed
+    if done and experiment.logger.json_writer is not None:
+        experiment.logger.json_writer.rewrite()
     for path in Path(experiment.folder_name).rglob(".*.tmp"):
         path.unlink()
     for path in Path(experiment.folder_name).glob("*/scalars/*.csv"):
