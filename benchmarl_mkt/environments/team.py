@@ -164,9 +164,8 @@ class Team:
         self.observation_size = length + (self.n_agents if self._agent_id else 0)
         self._state_keys = [] if states is None else list(states.keys(True, True))
         self.state_length = length if states is None else None
-        self.state_size = sum(states[key].shape.numel() for key in self._state_keys)
-        if states is None:
-            self.state_size = self.n_agents * length
+        own_size = sum(states[key].shape.numel() for key in self._state_keys)
+        self.state_size = self.n_agents * length if states is None else own_size
         self._read_layouts(task, one)
         n, batch, device = self.n_agents, len(self._never), self.env.device
         ids = torch.eye(n) if self._agent_id else torch.zeros(n, 0)

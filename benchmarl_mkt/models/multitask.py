@@ -200,14 +200,15 @@ def network_outputs(
     outputs [*B_k, N_k, out_k]; ``activate`` follows E_k and F. A recurrent trunk takes sequences
     [B, T, N_k, d_k], starts from zeros, and ``is_init`` [B, T, 1] is true where episodes begin.
     """
-    found = [embed(embeddings[task], x.reshape(-1, x.shape[-1])) for task, x in data.items()]
-    embedded = [
-        activate(rows).view(*x.shape[:-1], -1) for (rows, *_), x in zip(found, data.values())
-    ]
-    features = _features(trunk, embedded, is_init, activate)
+    inputs, targets = [], []
+    for task, x in data.items():
+        rows, *others = embed(embeddings[task], x.reshape(-1, x.shape[-1]))
+        inputs.append(activate(rows).view(*x.shape[:-1], -1))
+        targets.append(others)
+    features = _features(trunk, inputs, is_init, activate)
     return {
-        task: heads[task](part, *targets).view(*data[task].shape[:-1], -1)
-        for task, part, (_, *targets) in zip(data, features, found)
+        task: heads[task](part, *others).view(*data[task].shape[:-1], -1)
+        for task, part, others in zip(data, features, targets)
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import traceback
@@ -55,12 +56,10 @@ class Accounts(RunCallback):
         self.experiment.logger.log(counters, step=self.experiment.n_iters_performed)
 
     def on_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state_dict["accounts"] = {task: dict(account) for task, account in self.tasks.items()}
+        state_dict["accounts"] = copy.deepcopy(self.tasks)
 
     def on_load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.tasks = {
-            task: dict(account) for task, account in state_dict.get("accounts", {}).items()
-        }
+        self.tasks = copy.deepcopy(state_dict.get("accounts", {}))
 
 
 def episodes_won(rollouts: list[TensorDictBase], task: str) -> Tensor | None:

@@ -24,13 +24,12 @@ class AtomicJsonWriter(JsonWriter):
 
     def write(self, *args: Any, **kwargs: Any) -> None:
         """Add an evaluation; see BenchMARL's writer."""
-        path, self.path = self.path, self.path.with_name(f".{self.path.name}.tmp")
+        path, self.path = self.path, Path(os.devnull)
         try:
             super().write(*args, **kwargs)
-            self.path.replace(path)
         finally:
-            self.path.unlink(missing_ok=True)
             self.path = path
+        self.rewrite()
 
     def rename(self, algorithm: str) -> None:
         """Call the run's algorithm so: variants of one are apart when results are merged."""
