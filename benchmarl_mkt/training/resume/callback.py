@@ -211,7 +211,7 @@ class BoundaryCollector:
                     self.callback.save()
                 signals.raise_if_received()  # it may have reached a game's process first
                 raise environment_error("collecting episodes", error) from error
-            fresh = _ends_all_episodes(batch)
+            fresh = bool(batch.get(("next", "done"))[:, -1].all())  # all episodes end with it
             yield batch
 
     def _seed(self, fresh: bool) -> None:
@@ -279,8 +279,3 @@ def _seed_environment(env: EnvBase, seed: int) -> None:
 @functools.cache
 def _warn_of_seeds(which: str) -> None:
     logger.warning("%s: a resumed run will not be exact", which)
-
-
-def _ends_all_episodes(batch: TensorDictBase) -> bool:
-    """Whether every environment's episode ends with the batch [B, T]."""
-    return bool(batch.get(("next", "done"))[:, -1].all())
