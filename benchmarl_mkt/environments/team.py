@@ -319,10 +319,9 @@ class Team:
     def _available(self, action: Tensor, active: Tensor) -> Tensor:
         """Actions that the task can take; those of ``active`` copies are written to ``action``."""
         mask = self._shown.action_mask
-        right = chosen_values(mask, action.long())
-        if right.all():
+        wrong = ~chosen_values(mask, action.long())
+        if not wrong.any():
             return action
-        wrong = ~right
         played = action.clone()
         played[wrong] = random_actions(mask[wrong]).to(action.dtype)
         action[active] = played[active]
