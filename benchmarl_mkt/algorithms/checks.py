@@ -13,13 +13,7 @@ from benchmarl_mkt.environments import MultiTaskClass
 
 
 def check_task(mixer: str, teachers: Iterable[str], task: Any, env: EnvBase) -> None:
-    """Check that the algorithm fits the task.
-
-    Args:
-        mixer: ``algorithm.mixer``.
-        teachers: the tasks that ``algorithm.teachers`` names.
-        task: the task.
-        env: its environment.
+    """Check that ``algorithm.mixer`` and the tasks that ``algorithm.teachers`` names fit the task.
 
     Raises:
         ValueError: if the task is not a multi-task set, its teams are of different sizes under

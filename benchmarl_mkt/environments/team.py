@@ -77,14 +77,11 @@ class Team:
             where it has no state, of each agent's part of it; else None.
 
     Args:
-        task: the BenchMARL task.
         num_envs: number of copies B. A task that is not vectorised is run B times.
         name: the team's name (the agent group of the multi-task environment).
         agent_id: append the one-hot agent id to the observations.
         reward: ``sum`` or ``mean`` of the controlled agents' rewards.
         opponents: agent group -> frozen policy (a shipped name or a path).
-        seed: seed of the environment.
-        device: device of the tensors.
         parallel: run the copies of a task that is not vectorised in processes of their own.
 
     Raises:

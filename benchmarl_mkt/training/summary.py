@@ -64,18 +64,12 @@ def summarise(
 ) -> dict[str, Any]:
     """Score random play, the teachers and the final policy on the same fresh episodes.
 
+    Returns the completed ``summary``, that of :func:`begin_summary`, as it is written.
     The best policy of the run, if any was kept, is scored on other episodes, by default ten times
     those of an evaluation: the absolute metric of the marl-eval protocol (Gorsane et al.
     2022, https://arxiv.org/abs/2209.10485), which also replaces the one in the run's JSON.
 
-    Args:
-        experiment: the finished run.
-        summary: what :func:`begin_summary` returned.
-        best: the run's best policy.
-        folder: where to write the team that was scored, the best one if any was kept.
-
-    Returns:
-        The completed summary, as written to ``summary.json``.
+    The team that was scored, the best one if any was kept, is written into ``folder``.
     """
     teachers, teams = getattr(experiment.algorithm, "teachers", {}), teams_of(experiment)
     best, outputs = best or BestPolicy(), Outputs()
