@@ -124,17 +124,13 @@ class MultiTaskModel(Model):
 
     def _step(self, data: Tensor, tensordict: TensorDictBase) -> Tensor:
         """One step of a recurrent trunk: reads and writes the group's hidden states."""
-        lead, rows = data.shape[:-1], data.reshape(-1, data.shape[-1])
-        count, group = len(rows), tensordict.get(self.agent_group)
-        is_init = tensordict.get("is_init").unsqueeze(-2).expand(*lead, 1)
-        state = {
-            key: group.get(key).reshape(count, 1, *group.get(key).shape[len(lead) :])
-            for key in self._hidden
-        }
-        embedded, *targets = embed(self.embedding, rows)
+        lead, group = data.shape[:-1], tensordict.get(self.agent_group)
+        embedded, *targets = embed(self.embedding, data.flatten(0, -2))
+        count = len(embedded)
+        state = {key: group.get(key).flatten(0, len(lead) - 1).unsqueeze(1) for key in self._hidden}
         inputs = {
             _IN: self.activate(embedded).unsqueeze(1),
-            "is_init": is_init.reshape(count, 1),
+            "is_init": tensordict.get("is_init").unsqueeze(-2).expand(*lead, 1).flatten(0, -2),
             "trunk": TensorDict(state, [count, 1]),
         }
         out = self.trunk(TensorDict(inputs, [count]))
@@ -146,11 +142,8 @@ class MultiTaskModel(Model):
 
     def read(self, entries: TensorDictBase | Mapping[Any, Tensor]) -> Tensor:
         """Concatenate the model's input entries: [*B, N, d]; N is 1 if centralised."""
-        flat = []
-        for key, dims in zip(self._input_keys, self._input_dims):
-            entry = entries[key]
-            flat.append(entry.flatten(-dims) if dims > 1 else entry)
-        data = joined(flat, -1)
+        dims = zip(self._input_keys, self._input_dims)
+        data = joined([entries[key].flatten(-count) for key, count in dims], -1)
         if self.centralised:  # all agents in one row; the row is one "agent"
             data = (data.flatten(-2) if self.input_has_agent_dim else data).unsqueeze(-2)
         return data
