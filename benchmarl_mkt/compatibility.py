@@ -17,14 +17,14 @@ def check_versions() -> None:
     """
     for requirement in requirements():
         try:
-            found = version(requirement.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
             raise ImportError(
                 f"{requirement.name} is not installed; pip install '{requirement}'"
             ) from None
-        if not requirement.specifier.contains(found, prereleases=True):
+        if not requirement.specifier.contains(installed, prereleases=True):
             raise ImportError(
-                f"{requirement.name} {found} is installed, but {_DISTRIBUTION} needs "
+                f"{requirement.name} {installed} is installed, but {_DISTRIBUTION} needs "
                 f"{requirement}; pip install '{requirement}'"
             )
 
@@ -35,9 +35,8 @@ def requirements() -> list[Requirement]:
         lines = requires(_DISTRIBUTION) or []
     except PackageNotFoundError:  # run from its sources
         return []
-    found = [Requirement(line) for line in lines]
     return [
         Requirement(f"{one.name}{one.specifier}")
-        for one in found
+        for one in map(Requirement, lines)
         if one.marker is None or one.marker.evaluate({"extra": ""})
     ]

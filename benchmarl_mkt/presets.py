@@ -31,11 +31,9 @@ def benchmarl_conf() -> Path:
 
 
 def compose_config(overrides: list[str], with_hydras: bool = False) -> DictConfig:
-    """Compose BenchMARL's configuration; within an application, on that one's search path.
+    """Compose BenchMARL's configuration, ``with_hydras`` own or without.
 
-    Args:
-        overrides: as on the command line.
-        with_hydras: whether Hydra's own configuration is wanted, too.
+    Within an application it is composed on that one's search path.
 
     Raises:
         HydraException, OmegaConfBaseException: if the composition fails.
@@ -92,12 +90,10 @@ def _shipped(group: str, name: str) -> DictConfig:
 def experiment_preset(name: str, key: str = "experiment") -> ExperimentConfig:
     """Read an experiment preset with all it builds on, as BenchMARL's configuration object.
 
-    Args:
-        name: a choice of Hydra's group ``experiment``, such as ``mkt_quick``, or a YAML file.
-        key: what asks for it, for messages.
+    See :func:`compose_preset` for ``name``, such as ``mkt_quick``, and ``key``.
 
     Raises:
-        ValueError: as :func:`compose_preset`, or if a key or type is wrong.
+        ValueError: as there, or if a key or type is wrong.
     """
     return experiment_config(compose_preset("experiment", name, key), f" (in {name})", key)
 

@@ -10,17 +10,10 @@ from benchmarl.experiment import ExperimentConfig
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments import MultiTaskClass
-from benchmarl_mkt.teachers.find import check_named
 
 
 def check_task(mixer: str, teachers: Iterable[str], task: Any, env: EnvBase) -> None:
-    """Check that the algorithm fits the task.
-
-    Args:
-        mixer: ``algorithm.mixer``.
-        teachers: the tasks that ``algorithm.teachers`` names.
-        task: the task.
-        env: its environment.
+    """Check that ``algorithm.mixer`` and the tasks that ``algorithm.teachers`` names fit the task.
 
     Raises:
         ValueError: if the task is not a multi-task set, its teams are of different sizes under
@@ -38,7 +31,11 @@ def check_task(mixer: str, teachers: Iterable[str], task: Any, env: EnvBase) -> 
             f"algorithm.mixer: qmix needs teams of one size, got {sizes}; use algorithm.mixer=vdn "
             "or attention"
         )
-    check_named(teachers, list(sizes))
+    unknown = set(teachers) - set(sizes)
+    if unknown:
+        raise ValueError(
+            f"algorithm.teachers: {sorted(unknown)} are not in the task set; it has {list(sizes)}"
+        )
 
 
 def check_experiment(config: ExperimentConfig, name: str = "experiment") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarl.algorithms import algorithm_config_registry
@@ -12,7 +12,7 @@ from benchmarl.experiment import ExperimentConfig
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarl_mkt.cli.jobs import KEYS, check_keys
-from benchmarl_mkt.training.resume.record import RunRecord
+from benchmarl_mkt.training.resume.record import RunRecord, leaves
 
 _LAYER = re.compile(r"torch(_geometric)?\.nn\.[A-Z]\w*")
 
@@ -20,9 +20,7 @@ _LAYER = re.compile(r"torch(_geometric)?\.nn\.[A-Z]\w*")
 def recorded(config: Mapping[str, Any], name: str) -> DictConfig:
     """Type the configuration of a run's record. Its texts stay texts: nothing looks them up.
 
-    Args:
-        config: the record's ``config``.
-        name: the experiment's name, which begins with its algorithm's.
+    The experiment's ``name`` begins with its algorithm's.
 
     Raises:
         ValueError: if a key is unknown, has no value or one of a wrong type, or a text would be
@@ -30,8 +28,8 @@ def recorded(config: Mapping[str, Any], name: str) -> DictConfig:
     """
     content = {key: value for key, value in config.items() if key != "choices"}
     choices = config.get("choices")
-    for group, choice in (("task", choices), ("algorithm", choices)):
-        if not isinstance(choice, dict) or not isinstance(choice.get(group), str):
+    for group in ("task", "algorithm"):
+        if not isinstance(choices, dict) or not isinstance(choices.get(group), str):
             raise ValueError(f"choices: {group} must be a text")
     if unknown := set(content) - set(KEYS):
         raise ValueError(f"{min(unknown)}: unknown key")
@@ -70,13 +68,3 @@ def check_paths(record: RunRecord) -> None:
         relative = isinstance(value, str) and value and not os.path.isabs(value)
         if relative and os.path.exists(os.path.join(record.cwd, value)):
             raise ValueError(f"{key}: {value} lies in {record.cwd}; resume the run from there")
-
-
-def leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in nested mappings and lists, with their dotted keys."""
-    if isinstance(content, dict | list):
-        named = content.items() if isinstance(content, dict) else enumerate(content)
-        for name, value in named:
-            yield from leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, content

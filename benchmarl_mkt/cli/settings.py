@@ -36,10 +36,7 @@ _LOGGERS = ("csv", "wandb", "tensorboard", "mlflow", "trackio")
 def check_settings(config: ExperimentConfig, on_policy: bool, name: str = "experiment") -> None:
     """Check the settings that an algorithm of this kind reads, and BenchMARL's own rules.
 
-    Args:
-        config: the settings.
-        on_policy: whether the algorithm is on-policy.
-        name: what their keys are called in messages.
+    ``name`` is what their keys are called in messages.
 
     Raises:
         ValueError: if one is out of range or does not fit another, or a device, a logger or a

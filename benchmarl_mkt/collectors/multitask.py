@@ -129,27 +129,27 @@ class PlainRollouts:
         with set_exploration_type(ExplorationType.RANDOM):
             for _ in range(self.steps):
                 actions = self.act(self._now)
-                reach = self.env.begin_step(actions)
+                end_step = self.env.begin_step(actions)
                 before.append(self._now)
                 chosen.append(actions)
-                reached = reach()
+                shown = end_step()
                 for group in self._groups:
-                    reached[group, SUM] = self._now[group, SUM] + reached[group, "reward"]
-                after.append(reached)
-                self._now = self._continue(reached)
+                    shown[group, SUM] = self._now[group, SUM] + shown[group, "reward"]
+                after.append(shown)
+                self._now = self._continue(shown)
         keys = [key for key in before[0] if key not in self.env.reward_keys]
         entries = self.env.complete(_stack(before, keys)) | _stack(chosen, actions)
-        following = self.env.complete(_stack(after, reached))
+        following = self.env.complete(_stack(after, shown))
         where = (*self.env.batch_size, self.steps), self.env.group_map, self.env.device
         return nest(entries, *where).set("next", nest(following, *where))
 
-    def _continue(self, reached: Leaves) -> Leaves:
+    def _continue(self, shown: Leaves) -> Leaves:
         """The entries that the next step starts from: new episodes, where one has ended."""
-        ended = reached["done"]
+        ended = shown["done"]
         if not ended.any():
-            return reached
+            return shown
         over = ended.unsqueeze(-1)
-        sums: Leaves = {(g, SUM): reached[g, SUM].masked_fill(over, 0.0) for g in self._groups}
+        sums: Leaves = {(g, SUM): shown[g, SUM].masked_fill(over, 0.0) for g in self._groups}
         return self.env.reset_leaves(ended) | sums
 
 

@@ -23,12 +23,10 @@ def nest(
 
     The agents of ``groups`` (group -> its agents) are the last dimension of a group's batch.
     """
-    nested: dict[str, Any] = {k: v for k, v in leaves.items() if isinstance(k, str)}
-    for part in {k[0]: None for k in leaves if isinstance(k, tuple)}:
-        entries = {k[1]: v for k, v in leaves.items() if isinstance(k, tuple) and k[0] == part}
-        agents = [len(groups[part])] if part in groups else []
-        nested[part] = TensorDict(entries, [*batch, *agents], device=device)
-    return TensorDict(nested, batch, device=device)
+    nested = TensorDict(leaves, batch, device=device)
+    for group, agents in groups.items():
+        nested.get(group).batch_size = [*batch, len(agents)]
+    return nested
 
 
 def done_leaves(shape: tuple[int, ...]) -> dict[str, TensorSpec]:
@@ -37,6 +35,12 @@ def done_leaves(shape: tuple[int, ...]) -> dict[str, TensorSpec]:
         key: Binary(n=1, shape=shape, dtype=torch.bool)
         for key in ("done", "terminated", "truncated")
     }
+
+
+def end_leaves(done: Tensor, terminated: Tensor, group: str | None = None) -> Leaves:
+    """The three flags of an end, of a group or at the root."""
+    flags = {"done": done, "terminated": terminated, "truncated": done & ~terminated}
+    return {name if group is None else (group, name): flag for name, flag in flags.items()}
 
 
 class LeavesEnv(EnvBase):

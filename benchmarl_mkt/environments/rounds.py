@@ -16,7 +16,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Composite, Unbounded
 
-from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
+from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv, end_leaves
 from benchmarl_mkt.environments.team import Team, TeamStep
 from benchmarl_mkt.environments.wins import TEAMS_WON
 
@@ -151,13 +151,13 @@ class MultiTaskEnv(LeavesEnv):
         for name, team in self.teams.items():
             finished = leaves[name, "done"]
             agents = (*finished.shape[:-2], team.n_agents, 1)
-            shared = _ends(name, finished, finished & leaves[name, "terminated"])
+            shared = end_leaves(finished, finished & leaves[name, "terminated"], name)
             if (name, "reward") in leaves:
                 shared[name, "reward"] = leaves[name, "reward"]
             terminated = terminated & leaves[name, "terminated"].squeeze(-1)
             leaves |= {key: entry.expand(agents).clone() for key, entry in shared.items()}
             leaves["active", name] = ~finished.squeeze(-1)
-        return leaves | _ends(None, leaves["done"], terminated)
+        return leaves | end_leaves(leaves["done"], terminated)
 
     def close(self, **kwargs: Any) -> None:
         """Close every team's environment."""
@@ -167,9 +167,3 @@ class MultiTaskEnv(LeavesEnv):
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             for team in self.teams.values():
                 stack.callback(team.close)
-
-
-def _ends(group: str | None, done: Tensor, terminated: Tensor) -> Leaves:
-    """The three flags of an end, of a group or at the root."""
-    flags = {"done": done, "terminated": terminated, "truncated": done & ~terminated}
-    return {name if group is None else (group, name): flag for name, flag in flags.items()}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from benchmarl.environments.common import TaskClass
 from benchmarl.utils import DEVICE_TYPING
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, unravel_key
 from torch import Tensor
 from torchrl.data import Categorical, MultiCategorical
 from torchrl.envs import EnvBase
@@ -21,6 +21,7 @@ from benchmarl_mkt.environments.opponents import FrozenPolicy
 from benchmarl_mkt.environments.wins import WON
 from benchmarl_mkt.models.actions import chosen_values, random_actions
 from benchmarl_mkt.models.layout import EntityLayout, layout_of
+from benchmarl_mkt.models.multitask import joined
 
 REWARDS = ("sum", "mean")
 
@@ -51,8 +52,9 @@ class _Group:
 
     def seen(self, data: TensorDictBase | dict) -> Tensor:
         """The observation's entries in a row: [B, n, d]."""
-        entries = [_per_agent(data[key]) for key in self.keys]
-        return _joined(entries, -1).float()
+        entries = (data[key] for key in self.keys)
+        flat = [x.unsqueeze(-1) if x.ndim == 2 else x.flatten(2) for x in entries]
+        return joined(flat, -1).float()
 
 
 class Team:
@@ -76,14 +78,11 @@ class Team:
             where it has no state, of each agent's part of it; else None.
 
     Args:
-        task: the BenchMARL task.
         num_envs: number of copies B. A task that is not vectorised is run B times.
         name: the team's name (the agent group of the multi-task environment).
         agent_id: append the one-hot agent id to the observations.
         reward: ``sum`` or ``mean`` of the controlled agents' rewards.
         opponents: agent group -> frozen policy (a shipped name or a path).
-        seed: seed of the environment.
-        device: device of the tensors.
         parallel: run the copies of a task that is not vectorised in processes of their own.
 
     Raises:
@@ -163,9 +162,8 @@ class Team:
         self.observation_size = length + (self.n_agents if self._agent_id else 0)
         self._state_keys = [] if states is None else list(states.keys(True, True))
         self.state_length = length if states is None else None
-        self.state_size = sum(states[key].shape.numel() for key in self._state_keys)
-        if states is None:
-            self.state_size = self.n_agents * length
+        own_size = sum(states[key].shape.numel() for key in self._state_keys)
+        self.state_size = self.n_agents * length if states is None else own_size
         self._read_layouts(task, one)
         n, batch, device = self.n_agents, len(self._never), self.env.device
         ids = torch.eye(n) if self._agent_id else torch.zeros(n, 0)
@@ -190,15 +188,15 @@ class Team:
             self.state_layout = None if state is None else state.check(self.state_size)
 
     def _read_group(self, task: TaskClass, one: EnvBase, name: str, agents: list[str]) -> _Group:
-        entries, masks = task.observation_spec(one)[name], task.action_mask_spec(one)
-        keys = [key if isinstance(key, tuple) else (key,) for key in entries.keys(True, True)]
+        seen, masks = task.observation_spec(one), task.action_mask_spec(one)
+        keys = [unravel_key((name, key)) for key in seen[name].keys(True, True)]
         if not keys:
             raise ValueError(f"tasks: '{self.name}' has no observation in group '{name}'")
         for key in keys:
-            if -1 in entries[key].shape:
+            if -1 in seen[key].shape:
                 raise ValueError(
                     f"tasks: '{self.name}' has agents of one group that see entries "
-                    f"'{'.'.join((name, *key))}' of different sizes; give them groups of their own "
+                    f"'{'.'.join(key)}' of different sizes; give them groups of their own "
                     "(group_map), which are padded"
                 )
         actions, n = task.action_spec(one)[name, "action"], len(agents)
@@ -212,8 +210,8 @@ class Team:
         return _Group(
             name,
             agents,
-            keys=[(name, *key) for key in keys],
-            length=sum(entries[key].shape[1:].numel() for key in keys),
+            keys,
+            length=sum(seen[key].shape[1:].numel() for key in keys),
             n_actions=int(actions.space.n),
             masked=masks is not None and (name, "action_mask") in masks.keys(True, True),
             layout=layout_of(task.observation_spec(one), name),
@@ -325,10 +323,9 @@ class Team:
     def _available(self, action: Tensor, active: Tensor) -> Tensor:
         """Actions that the task can take; those of ``active`` copies are written to ``action``."""
         mask = self._shown.action_mask
-        right = chosen_values(mask, action.long())
-        if right.all():
+        wrong = ~chosen_values(mask, action.long())
+        if not wrong.any():
             return action
-        wrong = ~right
         played = action.clone()
         played[wrong] = random_actions(mask[wrong]).to(action.dtype)
         action[active] = played[active]
@@ -347,17 +344,17 @@ class Team:
     def _show(self, data: TensorDictBase | dict, elapsed: Tensor | None) -> TeamStep:
         """Turn the task's entries into the team's view; ``elapsed`` None marks a reset."""
         seen = [torch.cat((g.seen(data), tail), -1) for g, tail in zip(self._groups, self._tails)]
-        observation = _joined(seen, 1)
+        observation = joined(seen, 1)
         state = None
         if self._state_keys:
             parts = [data[key].reshape(len(observation), -1) for key in self._state_keys]
-            state = _joined(parts, 1).float()
+            state = joined(parts, 1).float()
         never = self._never
         if elapsed is None:
             reward, terminated, truncated = never.float(), never, never
         else:
             parts = [data[group.name, "reward"].flatten(1) for group in self._groups]
-            rewards = _joined(parts, 1)
+            rewards = joined(parts, 1)
             reward = rewards.mean(1) if self._mean_reward else rewards.sum(1)
             terminated = data["terminated"].view(len(elapsed))
             ended = data["done"].view(len(elapsed)) | (elapsed >= self.max_steps)
@@ -370,8 +367,6 @@ class Team:
         if len(self._groups) == 1 and self._groups[0].masked:  # nothing to pad
             return data[self._groups[0].name, "action_mask"]
         masks = self._existing.clone()
-        if not any(group.masked for group in self._groups):
-            return masks
         for group, own in zip(self._groups, masks.split(self._sizes, 1)):
             if group.masked:
                 own[..., : group.n_actions] = data[group.name, "action_mask"]
@@ -385,14 +380,3 @@ def _takes_seeds(env: EnvBase) -> bool:
     except NotImplementedError:
         return False
     return True
-
-
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-
-def _per_agent(entry: Tensor) -> Tensor:
-    """An observation entry [B, n, ...] as [B, n, d]; one number per agent is [B, n, 1]."""
-    if entry.ndim == 2:
-        return entry.unsqueeze(-1)
-    return entry.flatten(2) if entry.ndim > 3 else entry

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchrl.modules import MLP
 
 from benchmarl_mkt.models.entity import AgentsEncoder, EntityEncoder, Parts
 from benchmarl_mkt.models.layout import EntityLayout
 
 MIXERS = ("qmix", "vdn", "vdn_s", "attention", "none")
 Sizes = Mapping[str, int]  # by task
+_perceptron = partial(MLP, activation_class=nn.ReLU)
 
 
 class Entities(NamedTuple):
-    """What the states of tasks are made of.
+    """What the states of tasks are made of, and the size of an entity's token.
 
-    Attributes:
-        layouts: task -> layout of a row, and how many rows, one after the other, are a state: one,
-            or the agents' observations.
-        token_size: size of an entity's token.
+    ``layouts`` has for a task the layout of a row, and how many rows, one after the other, are a
+    state: one, or the agents' observations.
     """
 
     layouts: Mapping[str, tuple[EntityLayout, int]]
@@ -131,7 +131,7 @@ class VdnStateMixer(_StateMixer):
         entities: Entities | None = None,
     ):
         super().__init__(state_sizes, state_embed_dim, entities)
-        self.value = _perceptron(state_embed_dim, hypernet_embed_dim, hypernet_embed_dim, 1)
+        self.value = _perceptron(state_embed_dim, 1, num_cells=[hypernet_embed_dim] * 2)
 
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
         """Mix values [*B, N_k] in the state [*B, S_k] of ``task`` into [*B]."""
@@ -152,12 +152,11 @@ class AttentionMixer(_StateMixer):
     agent's value.
 
     Args:
-        state_sizes: task -> size S_k of its state.
+        state_sizes: as ``entities``, see :class:`MultiTaskMixer`.
         team_sizes: task -> number of agents N_k.
         state_embed_dim: size d of SE_k's output and of the agents' vectors.
         hypernet_embed_dim: hidden units of w and c.
         heads: number of attention heads H.
-        entities: the states whose entities are described.
     """
 
     def __init__(
@@ -175,8 +174,8 @@ class AttentionMixer(_StateMixer):
             {task: nn.Parameter(torch.randn(size, dim)) for task, size in team_sizes.items()}
         )
         self.query, self.key = nn.Linear(dim, heads * dim), nn.Linear(dim, heads * dim)
-        self.weight = _perceptron(dim, hypernet_embed_dim, heads)
-        self.bias = _perceptron(dim, hypernet_embed_dim, 1)
+        self.weight = _perceptron(dim, heads, num_cells=[hypernet_embed_dim])
+        self.bias = _perceptron(dim, 1, num_cells=[hypernet_embed_dim])
 
     def forward(self, task: str, values: Tensor, state: Tensor) -> Tensor:
         """Mix values [*B, N_k] in the state [*B, S_k] of ``task`` into [*B]."""
@@ -200,12 +199,6 @@ class IndependentMixer(nn.Module):
         return values
 
 
-def _perceptron(*sizes: int) -> nn.Sequential:
-    pairs = itertools.pairwise(sizes)
-    layers = [layer for pair in pairs for layer in (nn.Linear(*pair), nn.ReLU())]
-    return nn.Sequential(*layers[:-1])
-
-
 def make_mixer(
     kind: str,
     state_sizes: Sizes,
@@ -213,20 +206,17 @@ def make_mixer(
     *,
     mixing_embed_dim: int,
     device: torch.device | str | None,
-    entities: Entities | None = None,
-    **embed_dims: int,
+    **options: Any,
 ) -> nn.Module:
     """Return the mixer that ``kind``, one of ``MIXERS``, names; see the classes for the rest."""
     mixer: nn.Module
     if kind == "qmix":
         n_agents = next(iter(team_sizes.values()))
-        mixer = MultiTaskMixer(
-            state_sizes, n_agents, mixing_embed_dim, entities=entities, **embed_dims
-        )
+        mixer = MultiTaskMixer(state_sizes, n_agents, mixing_embed_dim, **options)
     elif kind == "vdn_s":
-        mixer = VdnStateMixer(state_sizes, entities=entities, **embed_dims)
+        mixer = VdnStateMixer(state_sizes, **options)
     elif kind == "attention":
-        mixer = AttentionMixer(state_sizes, team_sizes, entities=entities, **embed_dims)
+        mixer = AttentionMixer(state_sizes, team_sizes, **options)
     else:
         mixer = VdnMixer() if kind == "vdn" else IndependentMixer()
     return mixer.to(device)

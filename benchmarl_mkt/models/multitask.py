@@ -124,17 +124,13 @@ class MultiTaskModel(Model):
 
     def _step(self, data: Tensor, tensordict: TensorDictBase) -> Tensor:
         """One step of a recurrent trunk: reads and writes the group's hidden states."""
-        lead, rows = data.shape[:-1], data.reshape(-1, data.shape[-1])
-        count, group = len(rows), tensordict.get(self.agent_group)
-        is_init = tensordict.get("is_init").unsqueeze(-2).expand(*lead, 1)
-        state = {
-            key: group.get(key).reshape(count, 1, *group.get(key).shape[len(lead) :])
-            for key in self._hidden
-        }
-        embedded, *targets = embed(self.embedding, rows)
+        lead, group = data.shape[:-1], tensordict.get(self.agent_group)
+        embedded, *targets = embed(self.embedding, data.flatten(0, -2))
+        count = len(embedded)
+        state = {key: group.get(key).flatten(0, len(lead) - 1).unsqueeze(1) for key in self._hidden}
         inputs = {
             _IN: self.activate(embedded).unsqueeze(1),
-            "is_init": is_init.reshape(count, 1),
+            "is_init": tensordict.get("is_init").unsqueeze(-2).expand(*lead, 1).flatten(0, -2),
             "trunk": TensorDict(state, [count, 1]),
         }
         out = self.trunk(TensorDict(inputs, [count]))
@@ -146,11 +142,8 @@ class MultiTaskModel(Model):
 
     def read(self, entries: TensorDictBase | Mapping[Any, Tensor]) -> Tensor:
         """Concatenate the model's input entries: [*B, N, d]; N is 1 if centralised."""
-        flat = []
-        for key, dims in zip(self._input_keys, self._input_dims):
-            entry = entries[key]
-            flat.append(entry.flatten(-dims) if dims > 1 else entry)
-        data = flat[0] if len(flat) == 1 else torch.cat(flat, -1)
+        dims = zip(self._input_keys, self._input_dims)
+        data = joined([entries[key].flatten(-count) for key, count in dims], -1)
         if self.centralised:  # all agents in one row; the row is one "agent"
             data = (data.flatten(-2) if self.input_has_agent_dim else data).unsqueeze(-2)
         return data
@@ -200,14 +193,15 @@ def network_outputs(
     outputs [*B_k, N_k, out_k]; ``activate`` follows E_k and F. A recurrent trunk takes sequences
     [B, T, N_k, d_k], starts from zeros, and ``is_init`` [B, T, 1] is true where episodes begin.
     """
-    found = [embed(embeddings[task], x.reshape(-1, x.shape[-1])) for task, x in data.items()]
-    embedded = [
-        activate(rows).view(*x.shape[:-1], -1) for (rows, *_), x in zip(found, data.values())
-    ]
-    features = _features(trunk, embedded, is_init, activate)
+    inputs, targets = [], []
+    for task, x in data.items():
+        rows, *others = embed(embeddings[task], x.reshape(-1, x.shape[-1]))
+        inputs.append(activate(rows).view(*x.shape[:-1], -1))
+        targets.append(others)
+    features = _features(trunk, inputs, is_init, activate)
     return {
-        task: heads[task](part, *targets).view(*data[task].shape[:-1], -1)
-        for task, part, (_, *targets) in zip(data, features, found)
+        task: heads[task](part, *others).view(*data[task].shape[:-1], -1)
+        for task, part, others in zip(data, features, targets)
     }
 
 
@@ -227,14 +221,14 @@ def _features(
     if is_init is None:
         assert isinstance(trunk, Mlp), "a trunk with hidden states needs is_init"
         rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
-        features = activate(trunk.mlp[0](_join(rows)))  # without the tensordicts around it
+        features = activate(trunk.mlp[0](joined(rows, 0)))  # without the tensordicts around it
         return list(features.split([len(part) for part in rows]))
     # an agent's sequence is a row: [B, T, N, e] to [B N, T, 1, e]
     rows = [x.transpose(1, 2).flatten(0, 1).unsqueeze(2) for x in inputs]
     starts = [is_init.repeat_interleave(x.shape[2], 0) for x in inputs]
-    joined = {_IN: _join(rows), "is_init": _join(starts)}
-    batch = joined[_IN].shape[:2]
-    features = activate(trunk(TensorDict(joined, batch)).get(_OUT))
+    sequences = {_IN: joined(rows, 0), "is_init": joined(starts, 0)}
+    batch = sequences[_IN].shape[:2]
+    features = activate(trunk(TensorDict(sequences, batch)).get(_OUT))
     parts = features.split([len(part) for part in rows])
     return [
         part.view(x.shape[0], x.shape[2], x.shape[1], -1).transpose(1, 2).flatten(0, 2)
@@ -242,8 +236,9 @@ def _features(
     ]
 
 
-def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def joined(parts: list[Tensor], dim: int) -> Tensor:
+    """``torch.cat``, but a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def trunk_config(trunk: Mapping[str, Any]) -> ModelConfig:

@@ -40,14 +40,11 @@ def policy_entropy(values: Tensor, mask: Tensor | None = None, temperature: floa
 
     Agents with fewer than two available actions have entropy 0. Values [*B, n_agents, n_actions].
     """
-    log_policy = masked_log_softmax(values / temperature, mask)
-    entropy = -(log_policy.exp() * log_policy)
     if mask is None:
-        count = torch.full(values.shape[:-1], values.shape[-1], device=values.device)
-    else:
-        entropy = entropy.masked_fill(~mask, 0.0)
-        count = mask.sum(-1)
-    return entropy.sum(-1) / count.clamp(min=2).float().log()
+        mask = torch.ones_like(values, dtype=torch.bool)
+    log_policy = masked_log_softmax(values / temperature, mask)
+    entropy = (-log_policy.exp() * log_policy).masked_fill(~mask, 0.0)
+    return entropy.sum(-1) / mask.sum(-1).clamp(min=2).float().log()
 
 
 def masked_log_softmax(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -182,10 +182,12 @@ class MktLoss(LossModule):
         }
 
     def _task_terms(self, task: str, batch: dict, values: Tensor, target_values: Tensor) -> dict:
-        taken = chosen_values(values[:, :-1], batch["action"])
-        # [B, T], or [B, T, N] without mixing
-        q_tot = self._bound_network.mixer(task, taken, _steps(batch["state"], slice(None, -1)))
-        following = self._next_value(task, batch, values, target_values)
+        taken, state = chosen_values(values[:, :-1], batch["action"]), batch["state"]
+        now, ahead = (None, None) if state is None else (state[:, :-1], state[:, 1:])
+        q_tot = self._bound_network.mixer(task, taken, now)  # [B, T], or [B, T, N] without mixing
+        with torch.no_grad():
+            best = self._best_next_values(batch, values, target_values)
+            following = self._bound_target_network.mixer(task, best, ahead)
         per_step = q_tot.detach().reshape(*batch["active"].shape, -1).mean(-1)
         return {
             "kl": self._kl(task, batch, values),
@@ -204,14 +206,11 @@ class MktLoss(LossModule):
             raise ValueError(f"state: task '{task}' has none; give state_lengths to MktLoss")
         return entries
 
-    @torch.no_grad()
-    def _next_value(self, task: str, batch: dict, values: Tensor, target_values: Tensor) -> Tensor:
-        """The target network's team value [B, T] of the next states' greedy actions."""
+    def _best_next_values(self, batch: dict, values: Tensor, target_values: Tensor) -> Tensor:
+        """The target network's values [B, T, N] of the next observations' greedy actions."""
         choosing = (values if self.double_q else target_values)[:, 1:]
         best = greedy_actions(choosing, batch["action_mask"][:, 1:])
-        following = chosen_values(target_values[:, 1:], best)
-        ahead = _steps(batch["state"], slice(1, None))
-        return self._bound_target_network.mixer(task, following, ahead)
+        return chosen_values(target_values[:, 1:], best)
 
     def _td(self, batch: dict, q_tot: Tensor, following: Tensor) -> Tensor:
         """Eq. 5, mean over the active steps whose next observation is known."""
@@ -235,8 +234,3 @@ class MktLoss(LossModule):
             batch["teacher_values"], values[:, :-1], mask, temperature, own
         )
         return masked_mean(divergence, batch["active"])
-
-
-def _steps(state: Tensor | None, steps: slice) -> Tensor | None:
-    """Some steps of the states [B, T+1, S], if there are any."""
-    return None if state is None else state[:, steps]

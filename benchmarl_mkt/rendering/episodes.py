@@ -22,11 +22,9 @@ _STEP, _HOLD = 120, 1500  # milliseconds a picture stays; the last one's
 
 @dataclass
 class Episode:
-    """One episode of one task.
+    """One episode of one task: pictures, uint8 [H, W, 3], and at each the return so far.
 
-    Args:
-        frames: pictures, uint8 [H, W, 3]: the start, then one after every step.
-        returns: the return so far at each picture.
+    The first is of the start, the others are of what follows every step.
     """
 
     frames: list[np.ndarray] = field(default_factory=list)

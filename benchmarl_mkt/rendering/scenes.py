@@ -47,18 +47,17 @@ def picture(env: EnvBase, pixels: int = PIXELS) -> np.ndarray:
 
 def mpe_scene(env: MpeEnv) -> Scene:
     """Return the scene of MPE's first copy; an agent that speaks shows its message as a letter."""
-    shapes = []
-    for entity, (x, y), color, message in reversed(env.games.entities(0)):  # agents lie above
-        shapes.append(
-            Shape(
-                "disc",
-                (float(x), float(y)),
-                (float(entity.size),),
-                tuple(map(float, color)),
-                outlined=hasattr(entity, "silent"),  # an agent
-                label="" if message is None else chr(ord("A") + message),
-            )
+    shapes = [
+        Shape(
+            "disc",
+            (float(x), float(y)),
+            (float(entity.size),),
+            tuple(map(float, color)),
+            outlined=hasattr(entity, "silent"),  # an agent
+            label="" if message is None else chr(ord("A") + message),
         )
+        for entity, (x, y), color, message in reversed(env.games.entities(0))  # agents lie above
+    ]
     far = max(abs(part) for shape in shapes for part in shape.center)
     least, most = _MPE_HALF_WIDTHS
     return Scene(shapes, min(max(least, far + 0.2), most))

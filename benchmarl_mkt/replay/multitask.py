@@ -72,7 +72,6 @@ class MultiTaskReplayBuffer:
         batch_size: segments per task in a sample.
         update: ``sequential`` samples one task after the other (Algorithm 1, lines 4-13),
             ``joint`` all of them at once.
-        device: where the segments lie.
 
     Raises:
         ValueError: if ``update`` is neither, or a size is not positive.

@@ -26,18 +26,11 @@ def find_teachers(
 ) -> dict[str, FrozenTeam]:
     """Load the teachers that are there: those that the settings name and those in the store.
 
-    Args:
-        settings: how teachers are trained.
-        task: the task set.
-        env: its environment.
-
-    Returns:
-        Task -> its teacher, in the order of the set.
+    Returns task -> its teacher, in the order of the set; ``env`` is the set's environment.
 
     Raises:
-        ValueError: if a named teacher is of no task in the set, or one is damaged or unfit.
+        ValueError: if a teacher is damaged or unfit.
     """
-    check_named(settings.folders, [team.name for team in task.team_configs])
     store, teachers = TeacherStore(settings.store), {}
     for team in task.team_configs:
         recipe, fit = None, (team_specs(env, team.name), team.task)
@@ -78,16 +71,3 @@ def missing_error(
         "(in Python: benchmarl_mkt.teachers.train_teacher), or name your own with "
         "algorithm.teachers={task: folder}"
     )
-
-
-def check_named(folders: Iterable[str], names: list[str]) -> None:
-    """Check that every named teacher belongs to a task of the set.
-
-    Raises:
-        ValueError: if one does not.
-    """
-    unknown = set(folders) - set(names)
-    if unknown:
-        raise ValueError(
-            f"algorithm.teachers: {sorted(unknown)} are not in the task set; it has {names}"
-        )

@@ -20,19 +20,12 @@ _SEED = 2**31  # plus frames: far from the seeds of training and scoring
 
 
 class Evaluation(NamedTuple):
-    """One evaluation.
+    """One evaluation."""
 
-    Attributes:
-        frames: frames collected before it.
-        returns: the tasks' mean returns [K].
-        levels: what counts, [K]: the win rate of a task that knows victories, else the return.
-        weights: the policy's.
-    """
-
-    frames: int
-    returns: Tensor
-    levels: Tensor
-    weights: dict[str, Tensor]
+    frames: int  # collected before it
+    returns: Tensor  # the tasks' mean returns [K]
+    levels: Tensor  # what counts, [K]: the win rate of a task that knows victories, else the return
+    weights: dict[str, Tensor]  # the policy's
 
 
 class BestPolicy(RunCallback):
@@ -81,12 +74,12 @@ class BestPolicy(RunCallback):
         policy = self.experiment.policy.state_dict()
         self._keep(Evaluation(self.experiment.total_frames, returns, torch.stack(levels), policy))
 
-    def _keep(self, found: Evaluation) -> None:
+    def _keep(self, evaluation: Evaluation) -> None:
         """Keep a copy of an evaluation, if it is the best."""
         if self.units is None:
             self.units = self._units()
-        if self.best is None or self._rank(found) > self._rank(self.best):
-            self.best = copy.deepcopy(found)
+        if self.best is None or self._rank(evaluation) > self._rank(self.best):
+            self.best = copy.deepcopy(evaluation)
 
     def _rank(self, evaluation: Evaluation) -> tuple[float, float]:
         levels, returns = evaluation.levels.double(), evaluation.returns.double()

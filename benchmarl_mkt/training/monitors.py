@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import traceback
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from benchmarl.experiment.callback import Callback
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, unravel_key
 from torch import Tensor
 
 from benchmarl_mkt.environments.team import Team
@@ -55,12 +56,10 @@ class Accounts(RunCallback):
         self.experiment.logger.log(counters, step=self.experiment.n_iters_performed)
 
     def on_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state_dict["accounts"] = {task: dict(account) for task, account in self.tasks.items()}
+        state_dict["accounts"] = copy.deepcopy(self.tasks)
 
     def on_load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.tasks = {
-            task: dict(account) for task, account in state_dict.get("accounts", {}).items()
-        }
+        self.tasks = copy.deepcopy(state_dict.get("accounts", {}))
 
 
 def episodes_won(rollouts: list[TensorDictBase], task: str) -> Tensor | None:
@@ -89,15 +88,15 @@ class WinRates(RunCallback):
         experiment = self.experiment
         groups = experiment.algorithm.group_map
         results = ((task, episodes_won(rollouts, task)) for task in groups)
-        found = {task: wins.float() for task, wins in results if wins is not None}
-        if not found:
+        won = {task: flags.float() for task, flags in results if flags is not None}
+        if not won:
             return
         logger, frames = experiment.logger, experiment.total_frames
-        means = {f"eval/{task}/win_rate": wins.mean().item() for task, wins in found.items()}
+        means = {f"eval/{task}/win_rate": flags.mean().item() for task, flags in won.items()}
         logger.log(means, step=experiment.n_iters_performed)
         if logger.json_writer is not None:
             logger.json_writer.write(
-                metrics={f"{task}_win_rate": wins for task, wins in found.items()},
+                metrics={f"{task}_win_rate": flags for task, flags in won.items()},
                 total_frames=frames,
                 evaluation_step=frames // experiment.config.evaluation_interval,
             )
@@ -119,9 +118,10 @@ class GuardCallback(RunCallback):
 
     def on_setup(self) -> None:
         env = self.experiment.test_env
-        seen = [key for key in map(_as_tuple, env.observation_keys) if "info" not in key]
-        rewards = map(_as_tuple, env.reward_keys)
-        self._keys = [*seen, *(("next", *key) for key in (*seen, *rewards))]
+        after = [unravel_key(("next", key)) for key in env.observation_keys]
+        after = [key for key in after if "info" not in key]
+        rewards = [unravel_key(("next", key)) for key in env.reward_keys]
+        self._keys = [*(key[1:] for key in after), *after, *rewards]
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         for key in self._keys:
@@ -168,16 +168,9 @@ def environment_error(what: str, error: Exception) -> TrainingError:
     return TrainingError(f"{what}{''.join(teams[:1])} failed: {type(error).__name__}: {reason}")
 
 
-def _as_tuple(key: str | tuple[str, ...]) -> tuple[str, ...]:
-    return key if isinstance(key, tuple) else (key,)
-
-
 @contextlib.contextmanager
 def setting_up(name: str) -> Iterator[None]:
-    """Tell in one line why an experiment cannot be set up.
-
-    Args:
-        name: what it is called in messages.
+    """Tell in one line why an experiment, called ``name`` in messages, cannot be set up.
 
     Raises:
         ValueError: if anything fails. With ``BENCHMARL_MKT_FULL_ERROR=1`` it is the original error.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from importlib.metadata import version
 from math import isfinite
@@ -15,7 +14,7 @@ from benchmarl.experiment import Experiment
 from benchmarl_mkt.reporting.runs import FORMAT, WIN_RATE
 from benchmarl_mkt.statistics import mean_interval, normalised_score, rate_lead
 from benchmarl_mkt.teams.evaluation import Episodes, greedy_policy, play_on, random_policy, stage_of
-from benchmarl_mkt.teams.export import Outputs, export_team, teams_of
+from benchmarl_mkt.teams.export import Outputs, export_team, teams_of, versions
 from benchmarl_mkt.training.best_policy import BestPolicy
 from benchmarl_mkt.training.monitors import Accounts
 from benchmarl_mkt.training.resume.results import AtomicJsonWriter
@@ -27,23 +26,18 @@ _ABSOLUTE_SEED = 30_000
 def begin_summary(experiment: Experiment, **labels: Any) -> dict[str, Any]:
     """Write the ``summary.json`` of a run that begins; return its content.
 
-    Args:
-        experiment: the run, of a task set.
-        labels: what the run is called: ``method``, ``overrides``. Its JSON is of that method, too.
-
-    Returns:
-        Without evaluations in a file, ``evaluations`` is None; without any evaluation, and so
-        without a best policy, ``absolute_episodes`` is, too.
+    The run is of a task set; ``labels`` are what it is called: ``method``, ``overrides``. Its JSON
+    is of that method, too. Without evaluations in a file, ``evaluations`` is None; without any
+    evaluation, and so without a best policy, ``absolute_episodes`` is, too.
     """
-    config, writes = experiment.config, experiment.logger.json_writer is not None
+    config, task, writer = experiment.config, experiment.task, experiment.logger.json_writer
     # BenchMARL skips evaluations that nothing would record, without a word.
-    evaluates = config.evaluation and (writes or len(config.loggers) > 0)
-    task = experiment.task
+    evaluates = config.evaluation and (writer is not None or len(config.loggers) > 0)
     absolute = task.config["final_episodes"] or 10 * config.evaluation_episodes
-    if writes:
+    if writer is not None:
         # BenchMARL writes to this one from now on; its own calls all variants of a method the same.
-        experiment.logger.json_writer = AtomicJsonWriter(experiment.logger.json_writer)
-        experiment.logger.json_writer.rename(labels["method"])
+        experiment.logger.json_writer = writer = AtomicJsonWriter(writer)
+        writer.rename(labels["method"])
     summary = {
         "format": FORMAT,
         **labels,
@@ -52,14 +46,11 @@ def begin_summary(experiment: Experiment, **labels: Any) -> dict[str, Any]:
         "seed": experiment.seed,
         "finished": False,
         "max_frames": config.get_max_n_frames(experiment.on_policy),
-        "evaluations": f"{experiment.name}.json" if evaluates and writes else None,
+        "evaluations": f"{experiment.name}.json" if evaluates and writer else None,
         "averaged_weights": getattr(experiment.algorithm, "averaged_weights", None) is not None,
         "final_episodes": task.final_episodes,
         "absolute_episodes": absolute if evaluates else None,
-        "versions": {
-            package: version(package)
-            for package in ("benchmarl-mkt", "benchmarl", "torchrl", "tensordict", "torch")
-        },
+        "versions": {"benchmarl-mkt": version("benchmarl-mkt"), **versions()},
         "tasks": {},
     }
     return _write(experiment, summary)
@@ -73,49 +64,43 @@ def summarise(
 ) -> dict[str, Any]:
     """Score random play, the teachers and the final policy on the same fresh episodes.
 
+    Returns the completed ``summary``, that of :func:`begin_summary`, as it is written.
     The best policy of the run, if any was kept, is scored on other episodes, by default ten times
     those of an evaluation: the absolute metric of the marl-eval protocol (Gorsane et al.
     2022, https://arxiv.org/abs/2209.10485), which also replaces the one in the run's JSON.
 
-    Args:
-        experiment: the finished run.
-        summary: what :func:`begin_summary` returned.
-        best: the run's best policy.
-        folder: where to write the team that was scored, the best one if any was kept.
-
-    Returns:
-        The completed summary, as written to ``summary.json``.
+    The team that was scored, the best one if any was kept, is written into ``folder``.
     """
-    algorithm, seed = experiment.algorithm, _SEED + experiment.seed
-    tasks, teachers = list(algorithm.group_map), getattr(algorithm, "teachers", {})
-    teams, outputs = teams_of(experiment), Outputs()
-    kept = None if best is None else best.best
+    teachers, teams = getattr(experiment.algorithm, "teachers", {}), teams_of(experiment)
+    best, outputs = best or BestPolicy(), Outputs()
+    kept = best.best
     policies = {
-        "random": random_policy(tasks),
+        "random": random_policy(teams),
         "student": greedy_policy(teams, outputs if kept is None else None),
     }
     if teachers:
         policies["teacher"] = greedy_policy(teachers)
     with stage_of(experiment) as env:
-        final = summary["final_episodes"], seed
+        final = summary["final_episodes"], _SEED + experiment.seed
         played = {who: play_on(env, policy, *final) for who, policy in policies.items()}
-        if best is not None and kept is not None:
-            with best.in_use():
+        with best.in_use():
+            if kept is not None:
                 absolute = summary["absolute_episodes"], _ABSOLUTE_SEED + experiment.seed
                 played["best"] = play_on(env, greedy_policy(teams, outputs), *absolute)
-            summary["best_at_frames"] = kept.frames
-            _write_absolute_metrics(experiment, played["best"])
-    if folder is not None:
-        scored = {"score": played.get("best", played["student"]), "random": played["random"]}
-        scores: dict[str, dict[str, Any]] = {
-            task: {name: episodes.score(task).described for name, episodes in scored.items()}
-            for task in tasks
-        }
-        for task, team in teams.items():
-            scores[task]["temperature"] = outputs.temperature(task, team.kind)
-        with contextlib.nullcontext() if best is None else best.in_use():
-            export_team(experiment, folder, scores)
-    summary["tasks"] = {task: _row(experiment, task, played) for task in tasks}
+                summary["best_at_frames"] = kept.frames
+                _write_absolute_metrics(experiment, played["best"])
+            if folder is not None:
+                scored = played["student" if kept is None else "best"]
+                scores = {
+                    task: {
+                        "score": scored.score(task).described,
+                        "random": played["random"].score(task).described,
+                        "temperature": outputs.temperature(task, team.kind),
+                    }
+                    for task, team in teams.items()
+                }
+                export_team(experiment, folder, scores)
+    summary["tasks"] = {task: _row(experiment, task, played) for task in teams}
     summary["finished"] = True
     return _write(experiment, summary)
 
@@ -142,23 +127,18 @@ def _row(experiment: Experiment, task: str, played: dict[str, Episodes]) -> dict
     accounts = next((c.tasks for c in experiment.callbacks if isinstance(c, Accounts)), {})
     row.update(accounts.get(task, {"frames": experiment.total_frames}))
     if "teacher" in played:
-        row.update(_lead(task, played["student"], played["teacher"]))
+        student, teacher = played["student"], played["teacher"]
+        # In the same episodes: neither interval alone shows who is ahead.
+        differences = student.returns[task] - teacher.returns[task]
+        row["lead"] = mean_interval(differences.numpy())._asdict()
+        if task in student.won:
+            pair = (players.won[task].numpy() for players in (student, teacher))
+            row["lead" + WIN_RATE] = rate_lead(*pair)._asdict()
         row["teacher_frames"] = algorithm.teachers[task].metadata["frames"]
         row["temperature"] = algorithm.temperatures[task]
-        means = (row[who]["mean"] for who in ("student", "random", "teacher"))
-        score = normalised_score(*means)
+        score = normalised_score(*(row[who]["mean"] for who in ("student", "random", "teacher")))
         row["score"] = score if isfinite(score) else None
     return row
-
-
-def _lead(task: str, student: Episodes, teacher: Episodes) -> dict[str, dict[str, float]]:
-    """By how much the student is ahead in the same episodes: neither interval alone shows that."""
-    lead = mean_interval((student.returns[task] - teacher.returns[task]).numpy())
-    found = {"lead": lead._asdict()}
-    if task in student.won:
-        pair = (players.won[task].numpy() for players in (student, teacher))
-        found["lead" + WIN_RATE] = rate_lead(*pair)._asdict()
-    return found
 
 
 def _write(experiment: Experiment, summary: dict[str, Any]) -> dict[str, Any]:

@@ -59,9 +59,7 @@ class StarcraftEnv(SMACv2Env):
 class StarcraftClass(BattleClass):
     """A map of SMAC or SMACv2 as a BenchMARL task; every copy is a process of the game.
 
-    Args:
-        name: the task.
-        config: arguments of smacv2's ``StarCraft2Env``; ``map_name`` is needed.
+    Its configuration are arguments of smacv2's ``StarCraft2Env``; ``map_name`` is needed.
     """
 
     def get_env_fun(

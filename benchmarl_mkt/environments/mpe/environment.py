@@ -18,7 +18,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from benchmarl_mkt.environments.common import ScenarioClass, ShippedTask
-from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv
+from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv, end_leaves
 from benchmarl_mkt.environments.mpe.games import ARRAY_SCENARIOS, ArrayGames, RawGames
 from benchmarl_mkt.models.layout import EntityLayout, EntityList
 
@@ -97,12 +97,7 @@ class MpeEnv(LeavesEnv):
     def _output(self, rewards: np.ndarray | None = None) -> Leaves:
         """Observations, done flags and ``rewards`` [B, agents], if any, by key."""
         ended = torch.from_numpy(self._elapsed >= self.max_cycles).unsqueeze(-1)
-        terminal = self.terminate_at_limit
-        leaves: Leaves = {
-            "done": ended,
-            "terminated": ended & terminal,
-            "truncated": ended & (not terminal),
-        }
+        leaves = end_leaves(ended, ended & self.terminate_at_limit)
         observations = self.games.observe()
         for group, indices in self._indices.items():
             seen = np.stack([observations[i] for i in indices], 1, dtype=np.float32)

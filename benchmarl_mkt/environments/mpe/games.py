@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
+Parts = list[list[ndarray]]  # every agent's observation, in pieces [B, d]
+
 # Unit force of the five moves: none, left, right, down, up.
 _MOVES = np.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
 
@@ -28,12 +30,7 @@ class Entity(NamedTuple):
 
 
 class RawGames:
-    """B copies of any mpe2 scenario, each a world of mpe2's, stepped by mpe2 itself.
-
-    Args:
-        scenario: the module of mpe2, such as ``simple_tag``.
-        count: number of copies B.
-        max_cycles: length of an episode.
+    """``count`` (B) copies of any mpe2 scenario, each a world of mpe2's, stepped by mpe2 itself.
 
     Raises:
         ImportError: if mpe2 is not installed.
@@ -132,7 +129,7 @@ class ArrayGames(RawGames):
         return self._reward(self)
 
     def observe(self) -> list[ndarray]:
-        return self._observe(self)
+        return [np.concatenate(parts, 1) for parts in self._observe(self)]
 
     def entities(self, slot: int) -> list[Entity]:
         messages = {i: self.message[slot, i] for i in self._speakers}
@@ -164,10 +161,9 @@ class ArrayGames(RawGames):
         return np.sqrt(np.square(self.goal_from(agent)).sum(-1))
 
 
-def _speaker_listener_observe(games: ArrayGames) -> list[ndarray]:
-    speaker = games.color[games.copies, games.goal]
+def _speaker_listener_observe(games: ArrayGames) -> Parts:
     listener = [games.velocity[:, 1], games.seen_from(1, [2, 3, 4]), games.message[:, 0]]
-    return [speaker, np.concatenate(listener, 1)]
+    return [[games.color[games.copies, games.goal]], listener]
 
 
 def _speaker_listener_reward(games: ArrayGames) -> ndarray:
@@ -175,12 +171,11 @@ def _speaker_listener_reward(games: ArrayGames) -> ndarray:
     return np.stack([reward, reward], 1)
 
 
-def _push_observe(games: ArrayGames) -> list[ndarray]:
-    adversary = [games.velocity[:, 0], games.seen_from(0, [2, 3]), games.seen_from(0, [1])]
+def _push_observe(games: ArrayGames) -> Parts:
+    adversary = [games.velocity[:, 0], games.seen_from(0, [2, 3, 1])]
     agent = [games.velocity[:, 1], games.goal_from(1), games.color[:, 1]]
     agent += [games.seen_from(1, [2, 3]), games.color[:, 2], games.color[:, 3]]
-    agent += [games.seen_from(1, [0])]
-    return [np.concatenate(adversary, 1), np.concatenate(agent, 1)]
+    return [adversary, [*agent, games.seen_from(1, [0])]]
 
 
 def _push_reward(games: ArrayGames) -> ndarray:
@@ -188,12 +183,9 @@ def _push_reward(games: ArrayGames) -> ndarray:
     return np.stack([agent - adversary, -agent], 1)
 
 
-def _adversary_observe(games: ArrayGames) -> list[ndarray]:
-    def around(i: int) -> list[ndarray]:
-        return [games.seen_from(i, [3, 4]), games.seen_from(i, [j for j in range(3) if j != i])]
-
-    good = [np.concatenate([games.goal_from(i), *around(i)], 1) for i in (1, 2)]
-    return [np.concatenate(around(0), 1), *good]
+def _adversary_observe(games: ArrayGames) -> Parts:
+    around = [games.seen_from(i, [3, 4, *(j for j in range(3) if j != i)]) for i in range(3)]
+    return [around[:1], *([games.goal_from(i), around[i]] for i in (1, 2))]
 
 
 def _adversary_reward(games: ArrayGames) -> ndarray:

@@ -115,26 +115,26 @@ class ResumeCallback(RunCallback):
         Raises:
             ValueError: if it is of another experiment.
         """
-        obstacle, config = _obstacle(self.experiment), self.experiment.config
+        obstacle, experiment = _obstacle(self.experiment), self.experiment
         self.saves = obstacle is None
         if obstacle:
             logger.warning("%s: this run cannot be resumed", obstacle)
-        elif config.exclude_buffer_from_checkpoint and not self.experiment.on_policy:
+        elif experiment.config.exclude_buffer_from_checkpoint and not experiment.on_policy:
             logger.warning(
                 "experiment.exclude_buffer_from_checkpoint: true: resuming this run will not be "
                 "exact, its replay buffer starts empty"
             )
-        found = latest_checkpoint(self.folder)
-        if found is not None:
+        checkpoint = latest_checkpoint(self.folder)
+        if checkpoint is not None:
             try:
-                self.experiment.load_state_dict(found.state)
+                experiment.load_state_dict(checkpoint.state)
             except (LookupError, RuntimeError, ValueError) as error:
                 raise ValueError(
-                    f"checkpoint {found.path} does not fit this experiment: {error}; remove "
+                    f"checkpoint {checkpoint.path} does not fit this experiment: {error}; remove "
                     f"{self.folder} to begin anew"
                 ) from error
-            self.last_saved = found.path
-        rewind(self.experiment)
+            self.last_saved = checkpoint.path
+        rewind(experiment)
 
     def save(self) -> None:
         """Write a checkpoint of this moment, which must be between two iterations.
@@ -142,10 +142,10 @@ class ResumeCallback(RunCallback):
         Raises:
             OSError: if it cannot be written.
         """
-        began = time.monotonic()
-        sync_results(self.experiment)
-        done = self.experiment.n_iters_performed
-        self.last_saved = write_checkpoint(self.folder, done, self.experiment.state_dict())
+        began, experiment = time.monotonic(), self.experiment
+        sync_results(experiment)
+        state = experiment.state_dict()
+        self.last_saved = write_checkpoint(self.folder, experiment.n_iters_performed, state)
         self._started = time.monotonic()
         self._cost = self._started - began
 
@@ -179,11 +179,9 @@ class ResumeCallback(RunCallback):
 
 
 class BoundaryCollector:
-    """Wraps a TorchRL collector; acts between BenchMARL's iterations.
+    """Stands before a TorchRL collector; between BenchMARL's iterations ``callback`` acts.
 
-    Args:
-        collector: the collector; anything not named here is passed on to it.
-        callback: saves and stops.
+    What is not named here is passed on to the collector.
     """
 
     def __init__(self, collector: SyncDataCollector, callback: ResumeCallback):
@@ -213,7 +211,7 @@ class BoundaryCollector:
                     self.callback.save()
                 signals.raise_if_received()  # it may have reached a game's process first
                 raise environment_error("collecting episodes", error) from error
-            fresh = _ends_all_episodes(batch)
+            fresh = bool(batch.get(("next", "done"))[:, -1].all())  # all episodes end with it
             yield batch
 
     def _seed(self, fresh: bool) -> None:
@@ -281,8 +279,3 @@ def _seed_environment(env: EnvBase, seed: int) -> None:
 @functools.cache
 def _warn_of_seeds(which: str) -> None:
     logger.warning("%s: a resumed run will not be exact", which)
-
-
-def _ends_all_episodes(batch: TensorDictBase) -> bool:
-    """Whether every environment's episode ends with the batch [B, T]."""
-    return bool(batch.get(("next", "done"))[:, -1].all())

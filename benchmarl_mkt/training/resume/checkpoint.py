@@ -41,14 +41,9 @@ def write_checkpoint(folder: Path, iteration: int, state: Mapping[str, Any]) -> 
     The file appears by one rename when all of it is on the disk. Files of later iterations come
     from a damaged or abandoned future, and go.
 
-    Args:
-        folder: where a run's checkpoints lie; made when needed.
-        iteration: iterations done.
-        state: nested mappings, lists and tuples of tensors and plain values.
-
     Raises:
         OSError: if the disk is full or the folder cannot be written; older checkpoints are intact.
-        TypeError: if ``state`` holds anything else.
+        TypeError: if ``state`` is not of nested mappings, lists, tuples, tensors and plain values.
     """
     tensors, content = _pack(state)
     header = {"format": FORMAT, "state": json.dumps(content, separators=(",", ":"))}
@@ -56,8 +51,9 @@ def write_checkpoint(folder: Path, iteration: int, state: Mapping[str, Any]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{iteration:09d}-{_digest(data)}{_SUFFIX}"
     write_atomically(path, data)
-    found = _newest_first(folder)
-    for old in found[: found.index(path)] + found[found.index(path) + KEPT :]:
+    paths = _newest_first(folder)
+    place = paths.index(path)
+    for old in paths[:place] + paths[place + KEPT :]:
         old.unlink()
     return path
 

@@ -46,7 +46,7 @@ class RunRecord:
     def note(self, folder: Path, **changes: Any) -> RunRecord:
         """Write the record of the run in ``folder`` with changes; return it."""
         changed = replace(self, **changes)
-        _write(folder, changed)
+        write_atomically(folder / RECORD, json.dumps(asdict(changed), indent=2).encode())
         return changed
 
 
@@ -60,33 +60,28 @@ def open_run(
 ) -> Iterator[RunRecord]:
     """Take up the run in ``folder``, or begin one there; no other process can meanwhile.
 
-    Args:
-        folder: an existing folder, Hydra's ``hydra.run.dir``.
-        overrides: the command's overrides.
-        config: what they compose to.
-        name: the experiment's name, if the run is new.
+    The folder, Hydra's ``hydra.run.dir``, exists; ``overrides`` compose to ``config``; the
+    experiment has the ``name`` if the run is new.
 
     Raises:
         ValueError: if another process runs there, or the run there is of another configuration.
     """
-    lock = FileLock(folder / f".{RECORD}.lock", timeout=0)
     try:
-        lock.acquire()
+        lock = FileLock(folder / f".{RECORD}.lock", timeout=0).acquire()
     except Timeout as error:
         raise RunInUse(
             f"hydra.run.dir: another process is running in {folder}; wait, or use another folder"
         ) from error
-    try:
+    with lock:
         plain: dict[str, Any] = json.loads(json.dumps(config))
-        hydra = {path.name: path.read_text() for path in (folder / ".hydra").glob("*.yaml")}
-        record = RunRecord(overrides, plain, hydra, name, cwd=os.getcwd(), threads=0)
         if (folder / RECORD).exists():
-            record = _same(read_run(folder), plain, folder)
+            record = read_run(folder)
+            _check_same(record, plain, folder)
         else:
-            _write(folder, record)
+            hydra = {path.name: path.read_text() for path in (folder / ".hydra").glob("*.yaml")}
+            record = RunRecord(overrides, plain, hydra, name, cwd=os.getcwd(), threads=0)
+            record.note(folder)
         yield record
-    finally:
-        lock.release()
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -126,13 +121,9 @@ def _check_harmless(record: RunRecord) -> None:
         raise ValueError(f"threads: {record.threads!r} must be an integer of at least 0")
 
 
-def _write(folder: Path, record: RunRecord) -> None:
-    write_atomically(folder / RECORD, json.dumps(asdict(record), indent=2).encode())
-
-
-def _same(record: RunRecord, config: Mapping[str, Any], folder: Path) -> RunRecord:
+def _check_same(record: RunRecord, config: dict[str, Any], folder: Path) -> None:
     """Check that the run in ``folder`` has this configuration."""
-    then, now = _flat(record.config), _flat(config)
+    then, now = (dict(leaves(content, within=dict)) for content in (record.config, config))
     how = {f"task.{name}" for name in RUN_FIELDS}  # a set is run, which may change
     keys = sorted({*then, *now} - how)
     if then.get("algorithm.teacher_experiment"):  # of version 0.1: it named the teachers' settings
@@ -147,14 +138,13 @@ def _same(record: RunRecord, config: Mapping[str, Any], folder: Path) -> RunReco
             f"hydra.run.dir: the run in {folder} has another configuration: {'; '.join(texts)}"
             f"{more}; use another folder"
         )
-    return record
 
 
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    if not isinstance(config, Mapping):
-        return {prefix: config}
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
-    return found
+def leaves(content: Any, key: str = "", within: Any = dict | list) -> Iterator[tuple[str, Any]]:
+    """The values in nested mappings and, if ``within`` says so, lists, with their dotted keys."""
+    if isinstance(content, within):
+        named = content.items() if isinstance(content, dict) else enumerate(content)
+        for name, value in named:
+            yield from leaves(value, f"{key}.{name}" if key else str(name), within)
+    else:
+        yield key, content

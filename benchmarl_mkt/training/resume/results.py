@@ -14,11 +14,7 @@ from benchmarl_mkt.files import write_atomically
 
 
 class AtomicJsonWriter(JsonWriter):
-    """BenchMARL's writer of evaluations, whose file is never seen half written.
-
-    Args:
-        writer: the experiment's own, whose content it takes over.
-    """
+    """The experiment's own ``writer`` of evaluations, but its file is never seen half written."""
 
     path: Path
     data: dict[str, Any]
@@ -28,13 +24,12 @@ class AtomicJsonWriter(JsonWriter):
 
     def write(self, *args: Any, **kwargs: Any) -> None:
         """Add an evaluation; see BenchMARL's writer."""
-        path, self.path = self.path, self.path.with_name(f".{self.path.name}.tmp")
+        path, self.path = self.path, Path(os.devnull)
         try:
             super().write(*args, **kwargs)
-            self.path.replace(path)
         finally:
-            self.path.unlink(missing_ok=True)
             self.path = path
+        self.rewrite()
 
     def rename(self, algorithm: str) -> None:
         """Call the run's algorithm so: variants of one are apart when results are merged."""
@@ -53,9 +48,9 @@ def rewind(experiment: Experiment) -> None:
 
     Lines of later iterations, and an unfinished last line, are of a process that was killed.
     """
-    if experiment.n_iters_performed and experiment.logger.json_writer is not None:
-        experiment.logger.json_writer.rewrite()
     done = experiment.n_iters_performed
+    if done and experiment.logger.json_writer is not None:
+        experiment.logger.json_writer.rewrite()
     for path in Path(experiment.folder_name).rglob(".*.tmp"):
         path.unlink()
     for path in Path(experiment.folder_name).glob("*/scalars/*.csv"):

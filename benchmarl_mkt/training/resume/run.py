@@ -28,7 +28,7 @@ def run(experiment: Experiment) -> None:
         TrainingError: if training cannot go on; the message names the last good checkpoint.
         Stopped: if a signal asked to.
     """
-    resume = resume_callback(experiment)
+    resume = next(c for c in experiment.callbacks if isinstance(c, ResumeCallback))
     resume.start()
     if experiment.n_iters_performed:
         last = experiment.config.get_max_n_iters(experiment.on_policy)
@@ -66,11 +66,6 @@ def _known(error: BaseException) -> TrainingError | None:
     ):
         return environment_error("playing evaluation episodes", error)
     return None
-
-
-def resume_callback(experiment: Experiment) -> ResumeCallback:
-    """Return the experiment's :class:`ResumeCallback`."""
-    return next(c for c in experiment.callbacks if isinstance(c, ResumeCallback))
 
 
 def forget(folder: Path) -> None:
