@@ -120,12 +120,15 @@ class StudentCallback(Callback):
                 batch.get("action_mask")[:, :-1],
                 loss.temperature[task],
             )
+            weights = {"kl": 1 - loss.alpha, "td": loss.alpha}
             with torch.enable_grad():
                 terms = loss.terms(sample, [task])[task]
-                kl, td = (
-                    weight * _norm(torch.autograd.grad(terms[name], trunk, retain_graph=True))
-                    for name, weight in (("kl", 1 - loss.alpha), ("td", loss.alpha))
-                )
+                norms = {
+                    name: weight * _norm(torch.autograd.grad(terms[name], trunk, retain_graph=True))
+                    for name, weight in weights.items()
+                    if name in terms
+                }
+            kl, td = norms["kl"], norms.get("td", 0.0)
             found[task] = {
                 "teacher_entropy": float(entropy[batch.get("active")].mean()),
                 "kl_td_gradient_ratio": float(kl / td) if td > 0 else float("inf"),

@@ -223,6 +223,7 @@ class Mkt(Algorithm):
                 hysteresis=self.config.hysteresis,
                 lmbda=self.config.lmbda,
                 state_lengths=self.state_lengths,
+                td=self.schedule.uses_rewards,
             ),
             True,
         )

@@ -59,16 +59,28 @@ def _chosen(experts: list[Expert | FrozenTeam], out: str, rest: list[str]) -> li
     chosen = [
         f"hydra.run.dir={as_override(out)}",
         f"hydra.sweep.dir={as_override(out)}",
-        "algorithm=mkt",
         "task=multitask/custom",
         f"task.tasks={as_override([task_entry(entry) for entry in entries])}",
         f"algorithm.teachers={as_override(folders)}",
     ]
     sizes = {expert.metadata["specs"]["n_agents"] for expert in experts}
-    if len(sizes) > 1 and not any(argument.startswith("algorithm.mixer=") for argument in rest):
-        make_console().print("Teams of different sizes: algorithm.mixer=vdn")
-        chosen.append("algorithm.mixer=vdn")
+    for wanted, override, why in (
+        (True, "+method=merge", ""),
+        (len(sizes) > 1, "algorithm.mixer=vdn", "Teams of different sizes"),
+        (all(map(_is_described, experts)), "model=multitask_entity", "All describe their entities"),
+    ):
+        key = override.partition("=")[0]
+        if wanted and not any(argument.startswith(f"{key}=") for argument in rest):
+            chosen.append(override)
+            if why:
+                make_console().print(f"{why}: {override}")
     return chosen
+
+
+def _is_described(expert: Expert | FrozenTeam) -> bool:
+    """Whether it is known what an expert's observations are made of."""
+    groups = expert.metadata.get("expert", {}).get("groups", [])
+    return all("layout" in part for part in groups or [expert.metadata])
 
 
 def _read(source: str) -> Expert | FrozenTeam:

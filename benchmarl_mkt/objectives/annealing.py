@@ -45,3 +45,8 @@ class AnnealingSchedule:
     def uses_teacher(self) -> bool:
         """Whether the distillation term ever counts."""
         return min(self.start, self.end) < 1.0
+
+    @property
+    def uses_rewards(self) -> bool:
+        """Whether the TD term ever counts."""
+        return max(self.start, self.end) > 0.0

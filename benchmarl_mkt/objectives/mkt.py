@@ -48,6 +48,8 @@ class MktLoss(LossModule):
         hysteresis: weight of negative TD errors (1: all errors count the same).
         lmbda: lambda of Peng's Q(lambda), 0 to 1 (Eq. 5: 0, one step).
         state_lengths: task -> L, if its state is the first L entries of all agents' observations.
+        td: whether there is a TD term; without it (a = 0 throughout) neither target network nor
+            mixer is computed, and there is no ``td`` and no ``q_tot``.
 
     The returned tensordict has ``loss`` (to minimise) and, detached, ``kl``, ``td``, ``q_tot``
     and ``alpha``, means over the batch's tasks; ``last_terms`` keeps them apart, task by task.
@@ -88,6 +90,7 @@ class MktLoss(LossModule):
         hysteresis: float = 1.0,
         lmbda: float = 0.0,
         state_lengths: Mapping[str, int] | None = None,
+        td: bool = True,
     ):
         super().__init__()
         self.tasks = list(network.embeddings)
@@ -103,6 +106,9 @@ class MktLoss(LossModule):
         self.share_temperature = share_temperature
         self.double_q, self.standardise = double_q, standardise
         self.hysteresis, self.lmbda = hysteresis, lmbda
+        self._has_td = td
+        if not td:
+            self.out_keys = ["loss", "kl", "alpha"]
         self._reads_state = getattr(network.mixer, "reads_state", True)
         self.state_lengths = dict(state_lengths or {}) if self._reads_state else {}
         self.register_buffer("alpha", torch.tensor(1.0))
@@ -158,14 +164,16 @@ class MktLoss(LossModule):
             task: {name: value.detach() for name, value in values.items()}
             for task, values in terms.items()
         }
-        names = ("kl", "td", "q_tot")
+        names = next(iter(terms.values()))
         sums = {name: sum(values[name] for values in terms.values()) for name in names}
         means = {name: value.detach() / len(tasks) for name, value in sums.items()}
-        loss = torch.lerp(sums["kl"], sums["td"], self.alpha)  # Eq. 6: (1 - a) KL + a TD
+        loss = sums["kl"]
+        if self._has_td:
+            loss = torch.lerp(loss, sums["td"], self.alpha)  # Eq. 6: (1 - a) KL + a TD
         return TensorDict({"loss": loss, **means, "alpha": self.alpha.clone()})
 
     def terms(self, tensordict: TensorDictBase, tasks: list[str]) -> dict[str, dict[str, Tensor]]:
-        """Return per task the scalars ``kl`` and ``td`` (with gradient) and ``q_tot``.
+        """Return per task the scalars ``kl`` and, if there is one, ``td`` and ``q_tot``.
 
         One forward pass over all T + 1 observations serves the chosen values, the double-Q
         choice of the next action and the student's policy.
@@ -174,6 +182,8 @@ class MktLoss(LossModule):
         observations = {task: batch["observation"] for task, batch in batches.items()}
         is_init = batches[tasks[0]]["is_init"]
         values = self._bound_network(observations, is_init)  # [B, T+1, N, A]
+        if not self._has_td:
+            return {task: {"kl": self._kl(task, batches[task], values[task])} for task in tasks}
         with torch.no_grad():
             target_values = self._bound_target_network(observations, is_init)
         return {

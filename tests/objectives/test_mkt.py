@@ -267,6 +267,28 @@ def test_loss_is_the_weighted_sum_over_tasks(alpha):
     assert set(result.keys()) == set(loss.out_keys)
 
 
+def test_distillation_alone_needs_no_td_term():
+    """With a = 0 the loss and all gradients are those of the whole loss, number by number."""
+    student, batch = make_student(("one", "two")), make_batch("one", "two")
+    whole, alone = MktLoss(deepcopy(student)), MktLoss(deepcopy(student), td=False)
+    for loss in (whole, alone):
+        loss.alpha.fill_(0.0)
+    batch["one", "reward"].fill_(torch.nan)  # nobody looks at it
+    values = alone(batch)
+    assert set(values.keys()) == set(alone.out_keys) == {"loss", "kl", "alpha"}
+    batch["one", "reward"].fill_(1.0)
+    assert torch.equal(values["loss"], whole(batch)["loss"])
+    values["loss"].backward()
+    whole(batch)["loss"].backward()
+    others = whole.network_params.flatten_keys(".")
+    for name, parameter in alone.network_params.flatten_keys(".").items():
+        if name.startswith("mixer."):
+            assert parameter.grad is None
+            assert not others[name].grad.any()
+        else:
+            assert torch.equal(parameter.grad, others[name].grad), name
+
+
 def test_joint_gradient_is_the_sum_of_the_tasks_gradients():
     student = make_student(("one", "two"))
     batch = make_batch("one", "two")
