@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from benchmarl_mkt.cli.jobs import as_override
 from benchmarl_mkt.presets import compose_config
@@ -92,6 +93,34 @@ def test_hydras_flags(experts, cli, own_store, tmp_path):
     assert "seed" not in out
     assert not own_store.exists()
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_chosen_unless_it_is_given(experts, cli, tmp_path):
+    """The schedule that was measured best, and what the experts' sizes and layouts ask for."""
+    given = ("algorithm=ippo", "task=mpe/simple_spread", "task.max_cycles=6")
+    spread = str(stock_run(tmp_path / "spread", *given))
+
+    def chosen(*arguments):
+        status, out, error = cli("merge", *arguments, "out=runs/one", "--cfg", "job")
+        assert status == 0, error
+        return yaml.safe_load(out[out.index("experiment:") :]), out
+
+    config, out = chosen(spread)
+    assert config["algorithm"]["annealing"] == {"start": 0.0, "end": 0.0, "fraction": 1.0}
+    assert config["algorithm"]["mixer"] == "qmix"
+    assert config["experiment"]["off_policy_n_envs_per_worker"] == 32
+    assert config["model"]["name"] == "multitask_entity"
+    assert "All describe their entities: model=multitask_entity" in out
+    config, out = chosen(spread, str(experts[0]), "experiment=mkt_10k", "algorithm.lmbda=0.5")
+    assert config["algorithm"]["mixer"] == "vdn"
+    assert config["algorithm"]["lmbda"] == 0.5
+    assert config["experiment"]["off_policy_n_envs_per_worker"] == 10
+    assert config["model"]["name"] == "multitask"
+    config, out = chosen(spread, "+method=mkt", "model=multitask", "algorithm.mixer=attention")
+    assert config["algorithm"]["annealing"]["end"] == 0.95
+    assert config["algorithm"]["mixer"] == "attention"
+    assert config["model"]["name"] == "multitask"
+    assert "model=" not in out
 
 
 def test_experts_of_one_task_are_refused(experts, cli, tmp_path):
