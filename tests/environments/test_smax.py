@@ -21,6 +21,15 @@ COPIES = 3  # of the battle: every other number would be compiled anew
 STOP, EAST, FIRST_ATTACK = 4, 1, 5
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_battlefields():
+    """Battles are compiled for these copies, not for those of a file that ran before."""
+    if find_spec("jaxmarl") is not None:
+        from benchmarl_mkt.environments.battles.smax_battle import battlefield
+
+        battlefield.cache_clear()
+
+
 def make_env(seed: int | None = 0, **changes) -> SmaxEnv:
     return SmaxEnv("3m", COPIES, seed=seed, **changes)
 
