@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -45,12 +45,20 @@ SCHEDULES = {
 }
 
 
-def run(root: Path, suite: str, index: int, seed: int, *more: str) -> Path:
-    """Merge the experts of a suite, unless that has been done; return the run's folder."""
-    (name, schedule) = list(SCHEDULES.items())[index]
-    folder = root / suite / f"schedule_{index}_seed_{seed}"
-    if list(folder.glob("**/summary.json")):
-        return folder
+def place(root: Path, suite: str, index: int, seed: int) -> Path:
+    """The folder of a run."""
+    return root / suite / f"schedule_{index}_seed_{seed}"
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run has come to its end."""
+    summaries = [json.loads(path.read_text()) for path in folder.glob("**/summary.json")]
+    return any(summary["finished"] for summary in summaries)
+
+
+def run(root: Path, suite: str, index: int, seed: int) -> None:
+    """Merge the experts of a suite."""
+    folder, (name, schedule) = place(root, suite, index, seed), list(SCHEDULES.items())[index]
     shutil.rmtree(folder, ignore_errors=True)  # what was interrupted begins again
     folder.parent.mkdir(parents=True, exist_ok=True)
     experts = sorted(map(str, (root / "experts" / suite.partition("_")[0]).iterdir()))
@@ -61,11 +69,10 @@ def run(root: Path, suite: str, index: int, seed: int, *more: str) -> Path:
             [
                 sys.executable, "-m", "benchmarl_mkt.cli", "merge", *experts, f"out={folder}",
                 *SUITES[suite], f"algorithm.annealing={{{values}}}", f"seed={seed}",
-                "experiment.loggers=[csv]", "task.final_episodes=500", *more,
+                "experiment.loggers=[csv]", "task.final_episodes=500",
             ],
-            stdout=log, stderr=subprocess.STDOUT, check=True, env=dict(os.environ),
+            stdout=log, stderr=subprocess.STDOUT, check=True,
         )  # fmt: skip
-    return folder
 
 
 def measure(folder: Path) -> dict[str, Any]:
@@ -123,14 +130,19 @@ def main() -> None:
     parser.add_argument("--schedules", nargs="+", type=int, default=list(range(len(SCHEDULES))))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, help="write JSON and Markdown there")
+    parser.add_argument("--show", action="store_true", help="run nothing, show what is there")
     arguments = parser.parse_args()
     root, names = arguments.folder.absolute(), list(SCHEDULES)
     measured: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for suite in arguments.suites:
-        for seed in arguments.seeds:
-            for index in arguments.schedules:
-                found = {"seed": seed, **measure(run(root, suite, index, seed))}
-                measured.setdefault(suite, {}).setdefault(names[index], []).append(found)
+    wanted = itertools.product(arguments.suites, arguments.seeds, arguments.schedules)
+    for suite, seed, index in wanted:
+        folder = place(root, suite, index, seed)
+        if not is_done(folder):
+            if arguments.show:
+                continue
+            run(root, suite, index, seed)
+        found = {"seed": seed, **measure(folder)}
+        measured.setdefault(suite, {}).setdefault(names[index], []).append(found)
     if arguments.out:
         arguments.out.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n")
         arguments.out.with_suffix(".md").write_text(table(measured) + "\n")
