@@ -75,11 +75,14 @@ def _transfer(options: Namespace) -> None:
     save = options.save and writable("save", options.save)
     if save and save.exists():
         raise ValueError(f"save: {save} is there already; name a new folder")
+    from benchmarl_mkt.environments.task_set import parse_tasks
     from benchmarl_mkt.teams import load_team
     from benchmarl_mkt.teams.transfer import save_team, to_json, zero_shot
 
     team, playing = load_team(options.checkpoint), (options.episodes, options.seed)
     tasks = {task: _entry(task) for task in options.tasks}
+    if save:
+        parse_tasks(list(tasks.values()))  # each needs a name of its own
     transfers = {
         task: zero_shot(team, entry, *playing, options.source) for task, entry in tasks.items()
     }

@@ -63,17 +63,18 @@ def _chosen(experts: list[Expert | FrozenTeam], out: str, rest: list[str]) -> li
         f"task.tasks={as_override([task_entry(entry) for entry in entries])}",
         f"algorithm.teachers={as_override(folders)}",
     ]
+    if any(argument.startswith("+method=") for argument in rest):
+        return chosen  # a method chooses all the rest
     sizes = {expert.metadata["specs"]["n_agents"] for expert in experts}
+    chosen.append("+method=merge")
     for wanted, override, why in (
-        (True, "+method=merge", ""),
         (len(sizes) > 1, "algorithm.mixer=vdn", "Teams of different sizes"),
         (all(map(_is_described, experts)), "model=multitask_entity", "All describe their entities"),
     ):
         key = override.partition("=")[0]
         if wanted and not any(argument.startswith(f"{key}=") for argument in rest):
             chosen.append(override)
-            if why:
-                make_console().print(f"{why}: {override}")
+            make_console().print(f"{why}: {override}")
     return chosen
 
 

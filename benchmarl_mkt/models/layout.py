@@ -171,13 +171,17 @@ class EntityLayout:
                         **part,
                         "parts": _slices(part["parts"]),
                         "dropped": tuple(map(_integer, part["dropped"])),
-                        "pointer": part["pointer"] and Pointer(**part["pointer"]),
+                        "count": _integer(part["count"]),
+                        "present": _index(part["present"]),
+                        "actions": _index(part["actions"]),
+                        "pointer": part["pointer"] and _pointer(**part["pointer"]),
                     }
                 )
                 for part in data["lists"]
             )
             slices = {key: _slices(data[key]) for key in ("own", "dropped")}
-            return cls(**{**data, **slices, "lists": lists})
+            ids = _integer(data["agent_id"])
+            return cls(**{**data, **slices, "lists": lists, "agent_id": ids})
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"entity_layout: {error!r}") from error
 
@@ -285,3 +289,13 @@ def _integer(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"{value!r} is no integer")
     return value
+
+
+def _index(value: Any) -> int | None:
+    return None if value is None else _integer(value)
+
+
+def _pointer(feature: Any, to: Any, scale: Any, offset: Any) -> Pointer:
+    if type(scale) not in (int, float):
+        raise TypeError(f"{scale!r} is no number")
+    return Pointer(_integer(feature), _integer(to), scale, _integer(offset))

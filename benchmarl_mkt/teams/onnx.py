@@ -70,7 +70,7 @@ def export_entities(policy: FrozenTeam, path: str | Path) -> Path:
     Raises:
         ImportError: if onnx or onnxscript is not installed.
         ValueError: if the path does not end with .onnx, or the network is another one, reads agent
-            ids, or has no list of entities or no numbers of its own.
+            ids, has no list of entities or no numbers of its own, or two of the names are one.
     """
     path, model = _checked(path), own_network(policy.model)
     encoder = getattr(model, "embedding", None)
@@ -85,6 +85,9 @@ def export_entities(policy: FrozenTeam, path: str | Path) -> Path:
             "an mlp trunk) of a task that describes its own numbers and lists has free sizes"
         )
     layout, batch, agents = encoder.layout, torch.export.Dim("batch"), torch.export.Dim("agents")
+    names = ["own", policy.out_key, *(entities.type for entities in layout.lists)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"export: {names} name inputs and the output; give lists other types")
     inputs = {"own": torch.zeros(2, 3, sum(stop - start for start, stop in layout.own))}
     shapes = []
     for index, entities in enumerate(layout.lists):

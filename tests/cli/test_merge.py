@@ -121,6 +121,11 @@ def test_what_is_chosen_unless_it_is_given(experts, cli, tmp_path):
     assert config["algorithm"]["mixer"] == "attention"
     assert config["model"]["name"] == "multitask"
     assert "model=" not in out
+    config, out = chosen(spread, str(experts[0]), "+method=mkt_smax")  # chooses for itself
+    assert config["algorithm"]["mixer"] == "vdn_s"
+    assert "Teams of different sizes" not in out
+    config, _ = chosen(spread, "+method=mkt")
+    assert config["model"]["name"] == "multitask"
 
 
 def test_experts_of_one_task_are_refused(experts, cli, tmp_path):

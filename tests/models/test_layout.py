@@ -90,6 +90,22 @@ def test_what_is_no_layout_is_refused(change):
         EntityLayout.from_dict(data)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"present": 0.5},
+        {"actions": 1.5},
+        {"count": 2.0},
+        {"pointer": {"feature": 0, "to": 0, "scale": "x", "offset": 0}},
+    ],
+)
+def test_a_list_of_no_numbers_is_refused(change):
+    data = LAYOUT.to_dict()
+    data["lists"] = [{**data["lists"][0], **change}]
+    with pytest.raises(ValueError, match="entity_layout: TypeError"):
+        EntityLayout.from_dict(data)
+
+
 def test_a_specification_keeps_its_layout():
     group = Composite(observation=Unbounded((4, 12)), more=Unbounded((4, 2, 4)), shape=(4,))
     plain = Composite(observation=Unbounded((2, 5)), shape=(2,))

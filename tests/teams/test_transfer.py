@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from benchmarl_mkt.models import EntityLayout, EntityList, EntityModelConfig
 from benchmarl_mkt.teams import export_team, load_team, team_task
 from benchmarl_mkt.teams.evaluation import greedy_policy, play
 from benchmarl_mkt.teams.load import load_trunk
+from benchmarl_mkt.teams.onnx import export_entities
 from benchmarl_mkt.teams.transfer import save_team, zero_shot
 from tests.helpers import PUSH, SPEAKER, make_agents, make_experiment, small_model, task_set
 from tests.toys import ToyClass, toy
@@ -220,3 +222,20 @@ def test_the_command_shows_and_writes(team_folder, tmp_path, cli):
         assert status == 2
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_tasks_of_one_name_cannot_be_saved_together(cli, team_folder, tmp_path):
+    task = "{task: mpe/simple_push, config: {max_cycles: %d}}"
+    given = str(team_folder), task % 5, task % 6, "--episodes=2", f"--save={tmp_path / 'new'}"
+    status, _, error = cli("transfer", *given)
+    assert status == 2
+    assert "tasks: 'simple_push' is in the set twice" in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_types_that_would_share_an_input_are_not_exported(things, tmp_path):
+    team = entity_team(tmp_path, things("one", 2, 2, kind="x"))
+    layout = replace(team["one"].model.layout, lists=team["one"].model.layout.lists * 2)
+    team["one"].model.embedding.layout = layout
+    with pytest.raises(ValueError, match=r"^export: .*'toy/x', 'toy/x'.* other types"):
+        export_entities(team["one"], tmp_path / "any.onnx")
