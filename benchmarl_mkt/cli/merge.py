@@ -63,6 +63,9 @@ def _chosen(experts: list[Expert | FrozenTeam], out: str, rest: list[str]) -> li
         f"task.tasks={as_override([task_entry(entry) for entry in entries])}",
         f"algorithm.teachers={as_override(folders)}",
     ]
+    for argument in rest:
+        if argument.startswith("algorithm=") and not argument.startswith("algorithm=mkt"):
+            raise ValueError(f"algorithm: merge trains a student of mkt; leave {argument} out")
     if any(argument.startswith("+method=") for argument in rest):
         return chosen  # a method chooses all the rest
     sizes = {expert.metadata["specs"]["n_agents"] for expert in experts}

@@ -1,4 +1,4 @@
-"""How long a training takes, said in its first minute."""
+"""How long a training takes, said once its first iterations are timed."""
 
 from __future__ import annotations
 

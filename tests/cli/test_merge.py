@@ -73,6 +73,7 @@ def test_what_is_refused(cli, tmp_path, arguments, reason):
         ("experiment.max_n_frame=100", "did you mean max_n_frames"),
         ("experiment.lr=0", "experiment.lr: 0.0 must be above 0"),
         ("algorithm.mixr=vdn", "algorithm.mixr: unknown key"),
+        ("algorithm=qmix", "algorithm: merge trains a student of mkt; leave algorithm=qmix out"),
     ],
 )
 def test_a_wrong_override_is_told_before_anybody_plays(

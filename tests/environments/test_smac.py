@@ -113,7 +113,8 @@ def test_what_an_ally_sees_is_described(stand_in, monkeypatch):
     assert allies[..., -1].any()
     types = [team.layout.type, *(part.type for part in team.layout.lists)]
     assert types == ["smac/T/unit_14", "smac/T/enemy_15", "smac/T/ally_14"]
-    assert env.teams["v2"].layout.type == "smac/P/unit_14"
+    assert env.teams["v2"].layout.type == "smac/P/protoss_gen/unit_14"
+    assert env.teams["v2"].layout.lists[0].type == "smac/P/protoss_gen/enemy_15"
     env.close()
     monkeypatch.setattr(stand_in, "get_obs_own_feats_size", lambda self: 90)  # obs_starcraft: false
     plain = make_env(SMAC)

@@ -30,8 +30,6 @@ MAPS = (
     "2s3z", "3s5z", "3s5z_vs_3s6z", "3s_vs_5z", "6h_vs_8z", "corridor",
 )  # fmt: skip
 
-FIRST_ATTACK = 6  # after doing nothing, stopping and four moves
-
 
 class StarcraftEnv(SMACv2Env):
     """One game of StarCraft II (smacv2's environment), without batch dimension.
@@ -83,13 +81,16 @@ class StarcraftClass(BattleClass):
     def entity_layout(self, env: EnvBase) -> dict[str, EntityLayout]:
         """Return what smacv2 shows an ally: moves, enemies, other allies, itself.
 
-        Of nothing, if ``obs_starcraft`` is off. Types have the race and their number of features
-        in their name: both say what the features are. A medivac's actions heal allies, but are
-        described as the others': they target enemies.
+        Of nothing, if ``obs_starcraft`` is off. The name of a type has the race, the kind of map
+        where several types of units fight (it says what their one-hot numbers mean) and the number
+        of features. A medivac's actions heal allies, but are described as the others': they target
+        enemies.
         """
         from smacv2.env.starcraft2.maps import get_map_params
 
-        races = get_map_params(self.config["map_name"])
+        params = get_map_params(self.config["map_name"])
+        units = f"/{params['map_type']}" if env.unit_type_bits else ""
+        own_army, other_army = (f"smac/{params[side]}{units}" for side in ("a_race", "b_race"))
         moves, own = env.get_obs_move_feats_size(), env.get_obs_own_feats_size()
         enemies, enemy_size = env.get_obs_enemy_feats_size()
         allies, ally_size = env.get_obs_ally_feats_size()
@@ -100,14 +101,12 @@ class StarcraftClass(BattleClass):
             return {}
         seen = (  # an enemy in sight has a distance
             EntityList(
-                f"smac/{races['b_race']}/enemy_{enemy_size}", enemies, ((moves, enemy_size),),
-                present=1, actions=FIRST_ATTACK,
+                f"{other_army}/enemy_{enemy_size}", enemies, ((moves, enemy_size),),
+                present=1, actions=env.n_actions_no_attack,
             ),
-            EntityList(
-                f"smac/{races['a_race']}/ally_{ally_size}", allies, ((first, ally_size),), present=0
-            ),
+            EntityList(f"{own_army}/ally_{ally_size}", allies, ((first, ally_size),), present=0),
         )  # fmt: skip
-        itself = f"smac/{races['a_race']}/unit_{moves + size - after}"
+        itself = f"{own_army}/unit_{moves + size - after}"
         return {GROUP: EntityLayout(itself, ((0, moves), (after, size)), seen)}
 
     def group_map(self, env: EnvBase) -> dict[str, list[str]]:

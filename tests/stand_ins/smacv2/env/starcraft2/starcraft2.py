@@ -26,7 +26,9 @@ class StarCraft2Env:
             assert sizes == (self.n_agents, self.n_enemies)
         self.episode_limit = params["limit"]
         self.continuing_episode = continuing_episode
+        self.n_actions_no_attack = ATTACK
         self.n_actions = ATTACK + self.n_enemies
+        self.unit_type_bits = 3 if params["map_type"] == "protoss_gen" else 0
         self._field = battlefield(SCENARIOS["3m"])
         self._battles = self._field.slots(np.array([0 if seed is None else seed], np.uint32))
         self._steps = None

@@ -1,7 +1,17 @@
 # Agents, enemies and step limit of the maps that tests play.
 _MAPS = {
-    name: {"n_agents": 3, "n_enemies": 3, "limit": limit, "a_race": race, "b_race": race}
-    for name, limit, race in (("3m", 60, "T"), ("10gen_protoss", 200, "P"))
+    name: {
+        "n_agents": 3,
+        "n_enemies": 3,
+        "limit": limit,
+        "a_race": race,
+        "b_race": race,
+        "map_type": kind,
+    }
+    for name, limit, race, kind in (
+        ("3m", 60, "T", "marines"),
+        ("10gen_protoss", 200, "P", "protoss_gen"),
+    )
 }
 
 
