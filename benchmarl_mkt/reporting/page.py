@@ -26,8 +26,8 @@ _CAPTION = (
     "Greedy evaluations during training. All tasks: interquartile mean of the scores (0 uniform "
     "random play, 1 the teachers) with its 95 % stratified bootstrap interval. A task: mean return "
     "over the seeds with its 95 % t interval. A single seed has no band. Dashed: teachers; dotted: "
-    "uniform random play. What lies far below random play is cut off at first. All frames: of each "
-    "task, with the teachers' frames before the method's own (known of finished runs)."
+    "uniform random play. What lies far below random play, and the ends of wide bands, is cut off. "
+    "All frames: with the teachers' frames before the method's own (known of finished runs)."
 )
 _CLOCK = (
     "Wall-clock time: of training with its evaluations, not of the teachers' training; mean over "
@@ -70,43 +70,47 @@ def write_page(
 
 def _picture(comparison: Comparison, labels: Labels) -> dict[str, Any]:
     """Return what is drawn of a comparison: the methods' looks, and panels with their curves."""
-    methods, tasks = looks(comparison), comparison.scored
-    lines = []
-    for look in methods.values():
-        _, dashes = look.get("linestyle", (0, ())) if look.get("linestyle") != "-" else (0, ())
-        dash = [round(1.4 * part, 1) for part in dashes]  # matplotlib's are of the line's width
-        lines.append({**{k: look[k] for k in ("label", "color", "linewidth")}, "dash": dash})
-    curves: list[dict[str, Any]] = []
-    for index, method in enumerate(methods):
+    lines, panels, scores = [], [], []
+    for index, (method, look) in enumerate(looks(comparison).items()):
+        style = look.get("linestyle", "-")
+        dash = [round(1.4 * part, 1) for part in style[1]] if isinstance(style, tuple) else []
+        lines.append({**{key: look[key] for key in ("label", "color", "linewidth")}, "dash": dash})
         if (score := score_curve(comparison, method)) is not None:
-            curves.append(_curve(index, method, None, tasks, *score))
-    panels = []
-    if curves:
-        values = [value for c in curves for value in (*c["y"][len(c["y"]) // 4 :], *c["high"])]
+            scores.append(_curve(index, method, None, comparison.scored, *score))
+    if scores:
+        values = [value for c in scores for value in (*_later(c["y"]), *c["high"])]
         shown = max(np.nanmin([*values, 0.0]), -0.5) - 0.08, np.nanmax([*values, 1.0]) + 0.08
-        panels.append(_panel("All tasks", "score, IQM", {"random": 0.0, "teacher": 1.0}, shown))
-        panels[0]["curves"] = curves
+        levels = {"random": 0.0, "teacher": 1.0}
+        panels.append(_panel("All tasks", "score, IQM", levels, shown, scores))
     for task in comparison.tasks:
-        curves, values = [], []
-        for index, method in enumerate(methods):
+        curves = []
+        for index, method in enumerate(comparison.methods):
             if (shared := comparison.curve(method, task)) is not None:
                 frames, returns = shared
                 means = Estimate(*np.transpose([over_seeds(step) or () for step in returns.T]))
                 curves.append(_curve(index, method, task, [task], frames, means))
-                values += [*means.value[len(frames) // 4 :]]
         if curves:
             known = {"random": comparison.random, "teacher": comparison.teacher}
             levels = {who: level[task] for who, level in known.items() if task in level}
-            shown = window(comparison, task, np.array([*values, *levels.values()]))
-            panels.append(_panel(labels.tasks.get(task, task), "return", levels, shown))
-            panels[-1]["curves"] = curves
+            values = np.hstack([*levels.values(), *(_later(curve["y"]) for curve in curves)])
+            title, shown = labels.tasks.get(task, task), window(comparison, task, values)
+            panels.append(_panel(title, "return", levels, shown, curves))
     return {"lines": lines, "panels": panels}
 
 
+def _later(values: np.ndarray) -> np.ndarray:
+    """Leave out what a curve does in its first quarter: axes are of the rest."""
+    return values[len(values) // 4 :]
+
+
 def _panel(
-    title: str, y: str, levels: Mapping[str, float], shown: tuple[float, float]
+    title: str,
+    y: str,
+    levels: Mapping[str, float],
+    shown: tuple[float, float],
+    curves: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    return {"title": title, "y": y, "levels": levels, "shown": shown}
+    return {"title": title, "y": y, "levels": levels, "shown": shown, "curves": curves}
 
 
 def _curve(
@@ -177,23 +181,27 @@ def _times(comparison: Comparison) -> list[str]:
 
 
 def _table(table: Table) -> str:
-    heads = [f'<th aria-sort="none"><button>{escape(h)}</button></th>' for h in table.header]
-    rows = []
+    # A column of numbers may have gaps; to the right with all of it.
+    right = [any(_value(cell) is not None for cell in column) for column in zip(*table.rows)]
+    sides = [' class="right"' if is_right else "" for is_right in right]
+    heads = [
+        f'<th{side} aria-sort="none"><button>{escape(name)}</button></th>'
+        for side, name in zip(sides, table.header)
+    ]
+    rows = [f"<tr>{''.join(heads)}</tr></thead><tbody>"]
     for i, cells in enumerate(table.rows):
-        texts = [_cell(cell, (i, k) in table.bold) for k, cell in enumerate(cells)]
-        rows.append(f"<tr>{''.join(texts)}</tr>")
+        row = []
+        for k, (side, cell) in enumerate(zip(sides, cells)):
+            text, value = escape(cell_text(cell)), _value(cell)
+            number = "" if value is None else f' data-value="{value}"'
+            row.append(f"<td{side}{number}>{f'<b>{text}</b>' if (i, k) in table.bold else text}</td>")
+        rows.append(f"<tr>{''.join(row)}</tr>")
     notes = [f'<p class="note">{escape(note)}</p>' for note in table.notes]
-    return "\n".join(
-        [f'<h3>{escape(table.title)}</h3><div class="scroll"><table data-name="{table.name}">',
-         f"<thead><tr>{''.join(heads)}</tr></thead><tbody>", *rows, "</tbody></table></div>",
-         *notes]
-    )  # fmt: skip
+    begin = f'<h3>{escape(table.title)}</h3><div class="scroll"><table data-name="{table.name}">'
+    return "\n".join([begin, "<thead>", *rows, "</tbody></table></div>", *notes])
 
 
-def _cell(cell: Cell, bold: bool) -> str:
-    """Return a cell with the number that it is sorted by: the first one that it shows."""
-    first = cell[0] if isinstance(cell, Interval | Estimate | Reach) else cell
-    number = plain(first)
-    text = escape(cell_text(cell))
-    value = "" if number is None or isinstance(number, str) else f' data-value="{number}"'
-    return f"<td{value}>{f'<b>{text}</b>' if bold else text}</td>"
+def _value(cell: Cell) -> int | float | None:
+    """Return the number that a cell is sorted by, the first that it shows, if it has one."""
+    number = plain(cell[0] if isinstance(cell, Interval | Estimate | Reach) else cell)
+    return None if isinstance(number, str) else number

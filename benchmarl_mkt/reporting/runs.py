@@ -170,20 +170,21 @@ def _timing(summary: Mapping[str, Any], folder: Path, problems: list[str]) -> Ti
     """Read what a summary and the CSV files of the run's logger know; older summaries do not."""
     seconds = machine = clock = None
     try:
-        if "seconds" in summary:
-            seconds = _number(summary["seconds"])
-        if "machine" in summary:
-            machine = _field(summary, "machine", str)
+        seconds = _number(summary["seconds"]) if "seconds" in summary else None
     except ValueError as error:
-        problems.append(f"seconds, machine: {_reason(error)}")
+        problems.append(f"seconds: {_reason(error)}")
+    try:
+        machine = _field(summary, "machine", str) if "machine" in summary else None
+    except ValueError as error:
+        problems.append(_reason(error))
     try:
         logs = list(folder.glob("*/scalars/timers_total_time.csv"))
         if len(logs) == 1:
             times, frames = map(_scalars, (logs[0], logs[0].with_name("counters_total_frames.csv")))
-            rows = [(frames[step], times[step]) for step in times if step in frames]
-            if not (np.diff(rows, axis=0, prepend=[(0, 0)]) > 0).all() or np.max(rows) > LIMIT:
+            rows = np.array([(frames[step], times[step]) for step in times if step in frames])
+            if not (np.diff(rows, axis=0) > 0).all() or not (abs(rows) <= LIMIT).all():
                 raise ValueError("frames and seconds must increase")
-            clock = tuple(np.transpose(rows)) if rows else None
+            clock = (rows[:, 0], rows[:, 1]) if len(rows) else None
     except _MALFORMED as error:
         problems.append(f"timers_total_time.csv: {_reason(error)}")
     return Timing(seconds, machine, clock)
