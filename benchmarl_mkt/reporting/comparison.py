@@ -57,7 +57,8 @@ class Method:
 
         It is nan if no run has finished.
         """
-        rows = [o for tasks in self.outcomes.values() for t, o in tasks.items() if task in (None, t)]
+        every = [pair for tasks in self.outcomes.values() for pair in tasks.items()]
+        rows = [outcome for name, outcome in every if task in (None, name)]
         counts = [getattr(row, which) for row in rows if row.frames is not None]
         return float(np.mean(counts)) if counts else float("nan")
 

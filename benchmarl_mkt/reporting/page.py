@@ -51,7 +51,7 @@ def write_page(
     library = Resources(mode="inline", components=["bokeh", "bokeh-api"], log_level="warn")
     links = [f'<a href="#part-{i}">{escape(title)}</a>' for i, (title, *_) in enumerate(sections)]
     body = [f"<p>{escape(counted)}</p>", "<ul>", *(f"<li>{escape(r)}</li>" for r in remarks)]
-    body += ["</ul>", f"<nav>{' '.join(links)}</nav>"]
+    body += ["</ul>", *([f"<nav>{' '.join(links)}</nav>"] if len(links) > 1 else [])]
     pictures = []
     for i, (title, comparison, tables) in enumerate(sections):
         pictures.append(_picture(comparison, labels))
@@ -78,10 +78,11 @@ def _picture(comparison: Comparison, labels: Labels) -> dict[str, Any]:
         if (score := score_curve(comparison, method)) is not None:
             scores.append(_curve(index, method, None, comparison.scored, *score))
     if scores:
-        values = [value for c in scores for value in (*_later(c["y"]), *c["high"])]
-        shown = max(np.nanmin([*values, 0.0]), -0.5) - 0.08, np.nanmax([*values, 1.0]) + 0.08
-        levels = {"random": 0.0, "teacher": 1.0}
-        panels.append(_panel("All tasks", "score, IQM", levels, shown, scores))
+        later = np.hstack([0.0, 1.0, *(_later(curve["y"]) for curve in scores)])
+        highest = np.nanmax([*later, *np.hstack([curve["high"] for curve in scores])])
+        shown = max(later.min(), -0.5) - 0.08, highest + 0.08
+        panel = {"title": "All tasks", "y": "score, IQM", "curves": scores, "shown": shown}
+        panels.append({**panel, "levels": {"random": 0.0, "teacher": 1.0}})
     for task in comparison.tasks:
         curves = []
         for index, method in enumerate(comparison.methods):
@@ -93,24 +94,15 @@ def _picture(comparison: Comparison, labels: Labels) -> dict[str, Any]:
             known = {"random": comparison.random, "teacher": comparison.teacher}
             levels = {who: level[task] for who, level in known.items() if task in level}
             values = np.hstack([*levels.values(), *(_later(curve["y"]) for curve in curves)])
-            title, shown = labels.tasks.get(task, task), window(comparison, task, values)
-            panels.append(_panel(title, "return", levels, shown, curves))
+            panel = {"title": labels.tasks.get(task, task), "y": "return", "curves": curves}
+            shown = window(comparison, task, values)
+            panels.append({**panel, "levels": levels, "shown": shown})
     return {"lines": lines, "panels": panels}
 
 
 def _later(values: np.ndarray) -> np.ndarray:
     """Leave out what a curve does in its first quarter: axes are of the rest."""
     return values[len(values) // 4 :]
-
-
-def _panel(
-    title: str,
-    y: str,
-    levels: Mapping[str, float],
-    shown: tuple[float, float],
-    curves: list[dict[str, Any]],
-) -> dict[str, Any]:
-    return {"title": title, "y": y, "levels": levels, "shown": shown, "curves": curves}
 
 
 def _curve(
@@ -143,14 +135,10 @@ def _frame(index: int, picture: Mapping[str, Any], comparison: Comparison) -> li
     drawn = {curve["line"] for curve in curves}
     for i, line in enumerate(picture["lines"]):
         if i in drawn:
-            key = (
-                f'<svg width="26" height="8"><path d="M0 4h26" stroke="{line["color"]}" '
-                f'stroke-width="{line["linewidth"]}" '
-                f'stroke-dasharray="{" ".join(map(str, line["dash"]))}"/></svg>'
-            )
-            text.append(
-                f'<button aria-pressed="true" value="{i}">{key} {escape(line["label"])}</button>'
-            )
+            dash, name = " ".join(map(str, line["dash"])), escape(line["label"])
+            stroke = f'stroke="{line["color"]}" stroke-width="{line["linewidth"]}"'
+            key = f'<svg><path d="M0 4h26" {stroke} stroke-dasharray="{dash}"/></svg>'
+            text.append(f'<button aria-pressed="true" value="{i}">{key} {name}</button>')
     text += ['<button class="every">all / none</button></div>', '<div class="panels">']
     for panel in picture["panels"]:
         text.append(f'<div><h3>{escape(panel["title"])}</h3><div class="plot"></div></div>')
@@ -192,9 +180,11 @@ def _table(table: Table) -> str:
     for i, cells in enumerate(table.rows):
         row = []
         for k, (side, cell) in enumerate(zip(sides, cells)):
-            text, value = escape(cell_text(cell)), _value(cell)
+            value = _value(cell)
             number = "" if value is None else f' data-value="{value}"'
-            row.append(f"<td{side}{number}>{f'<b>{text}</b>' if (i, k) in table.bold else text}</td>")
+            text = escape(cell_text(cell))
+            text = f"<b>{text}</b>" if (i, k) in table.bold else text
+            row.append(f"<td{side}{number}>{text}</td>")
         rows.append(f"<tr>{''.join(row)}</tr>")
     notes = [f'<p class="note">{escape(note)}</p>' for note in table.notes]
     begin = f'<h3>{escape(table.title)}</h3><div class="scroll"><table data-name="{table.name}">'

@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from benchmarl_mkt.reporting.comparison import Comparison, compare
@@ -54,7 +53,8 @@ def write_report(
 ) -> tuple[list[Table], list[str]]:
     """Write ``report.md``, ``.json``, ``.html`` and a folder of tables and pictures per task set.
 
-    ``out`` exists. Without Bokeh there is no ``report.html``. Returns all tables, in the order of the report, and its remarks on the runs.
+    ``out`` exists. Without Bokeh there is no ``report.html``. Returns all tables, in the order of
+    the report, and its remarks on the runs.
     """
     comparisons, remarks = compare(runs, labels)
     remarks = [*_troubles(runs, damaged), *remarks]

@@ -141,9 +141,7 @@ def estimates(
     return {"iqm": iqm, "optimality_gap": gap, "improvement": beats}
 
 
-def score_curve(
-    comparison: Comparison, method: Method
-) -> tuple[np.ndarray, Estimate] | None:
+def score_curve(comparison: Comparison, method: Method) -> tuple[np.ndarray, Estimate] | None:
     """Frames [n] and the IQM of the scores of all tasks and seeds at each of them [n]."""
     if (curve := comparison.score_curves(method)) is None:
         return None

@@ -182,6 +182,8 @@ def test_random_bytes_never_crash(tmp_path_factory, first, second):
 
 
 TEXT = st.text(max_size=5)
+
+
 def timing(folder):
     """That of a run's only task, and what is said to be wrong."""
     run = read_run(folder / "summary.json", "run")
@@ -189,7 +191,9 @@ def timing(folder):
 
 
 def test_times_are_read_where_they_are_known(tmp_path):
-    content = summary(tasks={"push": row("push", 1.0)}, seconds=12.5, machine="A processor, 2 cores")
+    content = summary(
+        tasks={"push": row("push", 1.0)}, seconds=12.5, machine="A processor, 2 cores"
+    )
     old = write_run(tmp_path / "old", summary(tasks={"push": row("push", 1.0)}), CURVE)
     found, problems = timing(old)
     assert (found.seconds, found.machine, found.clock, problems) == (None, None, None, ())
