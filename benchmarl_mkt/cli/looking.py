@@ -227,8 +227,8 @@ def _report(options: Namespace) -> None:
 REPORT = Verb(
     "write tables and pictures of the runs below folders",
     """Read every run below the folders and write report.md, report.json, tables (Markdown, LaTeX,
-CSV) and pictures (PNG, PDF): returns, scores with bootstrap intervals, learning curves. Needs no
-torch.""",
+CSV) and pictures (PNG, PDF): returns, scores with bootstrap intervals, learning curves. With pip
+install 'benchmarl-mkt[report]' also report.html, one page to click in. Needs no torch.""",
     "  benchmarl report runs/paper --labels benchmarks/paper_labels.yaml",
     _report_options,
     _report,

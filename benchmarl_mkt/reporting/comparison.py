@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarl_mkt.reporting.labels import Labels
-from benchmarl_mkt.reporting.runs import WIN_RATE, Curve, Outcome, Run
+from benchmarl_mkt.reporting.runs import WIN_RATE, Curve, Outcome, Run, Timing
 from benchmarl_mkt.statistics import normalised_score
 
 REFERENCE = "mkt"
@@ -52,11 +52,35 @@ class Method:
         """Whether it has ``measure`` on any of the tasks."""
         return any(len(self.values(measure, task)) for task in tasks)
 
-    def frames(self, which: str) -> float:
-        """Mean ``frames`` or ``teacher_frames`` of a task; nan if no run has finished."""
-        rows = [o for tasks in self.outcomes.values() for o in tasks.values()]
+    def frames(self, which: str, task: str | None = None) -> float:
+        """Mean ``frames`` or ``teacher_frames`` of ``task``, by default of all tasks.
+
+        It is nan if no run has finished.
+        """
+        every = [pair for tasks in self.outcomes.values() for pair in tasks.items()]
+        rows = [outcome for name, outcome in every if task in (None, name)]
         counts = [getattr(row, which) for row in rows if row.frames is not None]
         return float(np.mean(counts)) if counts else float("nan")
+
+    def timings(self, tasks: Iterable[str]) -> list[list[Timing]]:
+        """Timings of the runs of each seed that has curves of all ``tasks`` [seeds, runs]."""
+        rows = _complete([self.curves(task) for task in tasks])
+        return [
+            list(dict.fromkeys(self.outcomes[seed][task].timing for task in tasks)) for seed in rows
+        ]
+
+    def seconds(self, tasks: Iterable[str], frames: np.ndarray) -> np.ndarray | None:
+        """Seconds of training until ``frames`` [n] of each of the ``tasks``, mean over the seeds.
+
+        Tasks that were trained in runs of their own are taken one after another. None if a run does
+        not know its time.
+        """
+        clocks = [[timing.clock for timing in runs] for runs in self.timings(tasks)]
+        if not clocks or any(clock is None for runs in clocks for clock in runs):
+            return None
+        unknown = {"left": float("nan"), "right": float("nan")}
+        at = [[np.interp(frames, *clock, **unknown) for clock in runs if clock] for runs in clocks]
+        return np.mean([np.sum(runs, axis=0) for runs in at], axis=0)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isclose, isnan
+from math import isclose, isfinite, isnan
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table as RichTable
 
@@ -163,3 +164,18 @@ def _exact(value: Any) -> str | int | float:
     if value is None or value != value:
         return ""
     return value if isinstance(value, str) else round(value, 6)
+
+
+def plain(value: Any) -> Any:
+    """Turn ``value`` into JSON's types, numbers to six decimals, not-a-number to null."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):  # NumPy's too
+        return round(float(value), 6) if isfinite(value) else None
+    return value

@@ -18,7 +18,7 @@ from benchmarl_mkt import statistics
 from benchmarl_mkt.reporting.comparison import Comparison, Method
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.runs import read_curves
-from benchmarl_mkt.reporting.tables import LEVELS, estimates, reached
+from benchmarl_mkt.reporting.tables import LEVELS, estimates, reached, score_curve
 
 
 def plot_learning_curves(json_path: Path, summary: Mapping[str, Any], out: Path) -> Path:
@@ -65,7 +65,7 @@ def _curves(comparison: Comparison, labels: Labels) -> Figure | None:
     figure, axes = _panels(-(-len(tasks) // columns), columns)
     for i, (axis, task) in enumerate(zip(axes, tasks)):
         shown: list[Any] = []
-        for method, look in _looks(comparison).items():
+        for method, look in looks(comparison).items():
             if (curve := comparison.curve(method, task)) is not None:
                 frames, returns = curve
                 _line(axis, frames, returns.mean(0), returns.min(0), returns.max(0), look)
@@ -74,15 +74,7 @@ def _curves(comparison: Comparison, labels: Labels) -> Figure | None:
             if task in levels:
                 axis.axhline(levels[task], **look)
                 shown.append(levels[task])
-        values = np.hstack(shown)
-        low, high = values.min(), values.max()
-        # What lies further below random play than half the way to the teachers is cut off:
-        # untrained and diverged teams would else squeeze everything.
-        if task in comparison.scored:
-            random, teacher = comparison.random[task], comparison.teacher[task]
-            low = max(low, random - 0.5 * (teacher - random))
-        margin = 0.05 * (high - low) or 1.0
-        axis.set_ylim(low - margin, high + margin)
+        axis.set_ylim(window(comparison, task, np.hstack(shown)))
         axis.set(title=labels.tasks.get(task, task), xlabel="frames of the run")
         axis.set_ylabel("" if i % columns else "return")
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -95,15 +87,10 @@ def _efficiency(comparison: Comparison, labels: Labels) -> Figure | None:
     """IQM of the scores over frames, teachers' frames left out and counted; dots: level held."""
     figure, axes = _panels(1, 2, sharey=True)
     low, high = 0.0, 1.0
-    for method, look in _looks(comparison).items():
-        if (curve := comparison.score_curves(method)) is None:
+    for method, look in looks(comparison).items():
+        if (curve := score_curve(comparison, method)) is None:
             continue
-        frames, scores = curve
-        iqm = statistics.stratified_bootstrap(
-            list(scores.swapaxes(0, 1)),
-            statistics.interquartile_mean,
-            replications=statistics.CURVE_REPLICATIONS,
-        )
+        frames, iqm = curve
         high = max(high, np.nanmax([iqm.value, iqm.high]))
         low = min(low, iqm.value[len(frames) // 4 :].min())
         reach = reached(comparison, method, LEVELS[0])[""]
@@ -130,7 +117,7 @@ def _aggregate(comparison: Comparison, labels: Labels) -> Figure | None:
     methods = [m for m in comparison.methods if comparison.scores(m, "best") is not None]
     if not methods:
         return None
-    looks, rows = _looks(comparison), range(len(methods))
+    lines, rows = looks(comparison), range(len(methods))
     shown = [estimates(comparison, method) for method in methods]
     titles = ("score, IQM", "optimality gap", f"P(> {comparison.methods[0].name})")
     figure = Figure(figsize=(9.6, 0.34 * len(methods) + 1.1), layout="constrained")
@@ -140,7 +127,7 @@ def _aggregate(comparison: Comparison, labels: Labels) -> Figure | None:
         for row, method, estimate in zip(rows, methods, (known[name] for known in shown)):
             if estimate is not None:
                 value, low, high = estimate
-                color = looks[method]["color"]
+                color = lines[method]["color"]
                 axis.barh(row, high - low, 0.6, low, color=color, alpha=0.35)
                 axis.plot([value, value], [row - 0.3, row + 0.3], color=color, linewidth=2.2)
         axis.set(title=title, yticks=rows, yticklabels=[m.label for m in methods])
@@ -163,7 +150,7 @@ def _profile(comparison: Comparison, labels: Labels) -> Figure | None:
     low, high = np.min(np.hstack(pooled)), np.max(np.hstack(pooled))
     thresholds = np.linspace(max(min(1.0, low), -0.5) - 0.1, max(1.0, high) + 0.1, 401)
     figure, (axis,) = _panels(1, 1)
-    for method, look in _looks(comparison).items():
+    for method, look in looks(comparison).items():
         if scores[method]:
             profile = statistics.performance_profile(scores[method], thresholds)
             _line(axis, thresholds, *profile, look)
@@ -194,13 +181,28 @@ _STYLE = {
 }
 
 
-def _looks(comparison: Comparison) -> dict[Method, dict[str, Any]]:
+def window(comparison: Comparison, task: str, values: np.ndarray) -> tuple[float, float]:
+    """Return the returns of ``task`` to show, lowest and highest, of curves with ``values``.
+
+    What lies further below random play than half the way to the teachers is cut off: untrained and
+    diverged teams would else squeeze everything.
+    """
+    low, high = values.min(), values.max()
+    if task in comparison.scored:
+        random, teacher = comparison.random[task], comparison.teacher[task]
+        low = max(low, random - 0.5 * (teacher - random))
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def looks(comparison: Comparison) -> dict[Method, dict[str, Any]]:
+    """Return matplotlib's options for the line of each method, its label among them."""
     first, *others = comparison.methods
-    looks = {first: {"color": _REFERENCE, "linewidth": 2.2, "zorder": 3, "label": first.label}}
+    lines = {first: {"color": _REFERENCE, "linewidth": 2.2, "zorder": 3, "label": first.label}}
     for method, (dashes, color) in zip(others, cycle(product(_DASHES, _COLORS))):
         look = {"color": color, "linestyle": dashes, "linewidth": 1.4, "zorder": 2}
-        looks[method] = {**look, "label": method.label}
-    return looks
+        lines[method] = {**look, "label": method.label}
+    return lines
 
 
 def _panels(rows: int, columns: int, **options: Any) -> tuple[Figure, np.ndarray]:

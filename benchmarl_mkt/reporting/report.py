@@ -6,16 +6,15 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import product
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from benchmarl_mkt.reporting.comparison import Comparison, compare
-from benchmarl_mkt.reporting.formats import Table, escape_markdown
+from benchmarl_mkt.reporting.formats import Table, escape_markdown, plain
 from benchmarl_mkt.reporting.labels import Labels, find_labels, read_labels
+from benchmarl_mkt.reporting.page import write_page
 from benchmarl_mkt.reporting.plots import plot_report
 from benchmarl_mkt.reporting.runs import MEASURES, Damaged, Run, read_runs
 from benchmarl_mkt.reporting.tables import LEVELS, estimates, over_seeds, reached, report_tables
@@ -42,30 +41,37 @@ def main(
     for table in tables:
         if table.name in PRINTED:
             console.print(table.rich())
-    for line in [*remarks, f"Report: {out / 'report.md'}"]:
+    page = f"Page: {out / 'report.html'}"
+    if not (out / "report.html").is_file():
+        page = "No report.html: bokeh not installed; pip install 'benchmarl-mkt[report]'"
+    for line in [*remarks, f"Report: {out / 'report.md'}", page]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def write_report(
     runs: Sequence[Run], damaged: Sequence[Damaged], labels: Labels, out: Path
 ) -> tuple[list[Table], list[str]]:
-    """Write ``report.md``, ``report.json`` and a folder of tables and pictures per task set.
+    """Write ``report.md``, ``.json``, ``.html`` and a folder of tables and pictures per task set.
 
-    ``out`` exists. Returns all tables, in the order of the report, and its remarks on the runs.
+    ``out`` exists. Without Bokeh there is no ``report.html``. Returns all tables, in the order of
+    the report, and its remarks on the runs.
     """
     comparisons, remarks = compare(runs, labels)
     remarks = [*_troubles(runs, damaged), *remarks]
     finished = sum(run.finished for run in runs)
-    text = ["# Results", "", f"{finished} finished runs, {len(runs) - finished} unfinished.", ""]
+    counted = f"{finished} finished runs, {len(runs) - finished} unfinished."
+    text = ["# Results", "", counted, ""]
     text += [f"- {escape_markdown(remark)}" for remark in remarks]
     text += [""] if remarks else []
     tables: list[Table] = []
     folders: set[str] = set()
+    sections = []
     for title, part in _parts(comparisons, labels):
         folder = out / _slug(title, folders)
         folder.mkdir(exist_ok=True)
         text += [f"## {escape_markdown(title)}", ""]
-        for table in report_tables(part, labels):
+        sections.append((title, part, report_tables(part, labels)))
+        for table in sections[-1][2]:
             texts = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
             for suffix, content in texts.items():
                 (folder / f"{table.name}.{suffix}").write_text(content, encoding="utf-8")
@@ -74,8 +80,9 @@ def write_report(
         for picture in plot_report(part, labels, folder):
             text += [f"![{picture}]({folder.name}/{picture}.png)", "", _CAPTIONS[picture], ""]
     (out / "report.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
+    write_page(out / "report.html", counted, remarks, sections, labels)
     numbers = {"remarks": remarks, "sets": {c.set: _numbers(c) for c in comparisons}}
-    (out / "report.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
+    (out / "report.json").write_text(json.dumps(plain(numbers), indent=1) + "\n")
     return tables, remarks
 
 
@@ -164,16 +171,3 @@ def _numbers(comparison: Comparison) -> dict[str, Any]:
         "teacher": comparison.levels["teacher"],
         "methods": methods,
     }
-
-
-def _plain(value: Any) -> Any:
-    """Turn ``value`` into JSON's types, numbers to six decimals, not-a-number to null."""
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):  # NumPy's too
-        return round(float(value), 6) if isfinite(value) else None
-    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,15 @@ _MALFORMED = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)  # a run's tasks share one
+class Timing:
+    """How long a run has trained, its evaluations included."""
+
+    seconds: float | None = None  # to its end
+    machine: str | None = None  # that it ended on
+    clock: Curve | None = None  # frames [n], increasing, and the seconds until each [n]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run has achieved on one task."""
@@ -31,6 +40,7 @@ class Outcome:
     frames: int | None  # the run's own frames of the task, if it has finished
     teacher_frames: int  # 0 without a teacher
     curve: Curve | None  # mean return of each evaluation, if there were any
+    timing: Timing = field(default_factory=Timing)
 
 
 @dataclass(frozen=True)
@@ -144,9 +154,10 @@ def read_run(path: Path, where: str) -> Run:
             curves = read_curves(path.parent / name)
         except ValueError as error:
             problems.append(str(error))
+    timing = _timing(summary, path.parent, problems)
     for task in {**rows, **curves}:
         if task.isprintable():
-            tasks[task] = _outcome(task, rows.get(task, {}), curves.get(task), problems)
+            tasks[task] = _outcome(task, rows.get(task, {}), curves.get(task), timing, problems)
         else:
             problems.append(f"tasks: {task!r:.80} is no name")
     if finished and not rows:
@@ -155,7 +166,39 @@ def read_run(path: Path, where: str) -> Run:
     return Run(where, set_, method, seed, finished, max_frames, tasks, averaged, tuple(problems))
 
 
-def _outcome(task: str, row: Any, curve: Curve | None, problems: list[str]) -> Outcome:
+def _timing(summary: Mapping[str, Any], folder: Path, problems: list[str]) -> Timing:
+    """Read what a summary and the CSV files of the run's logger know; older summaries do not."""
+    seconds = machine = clock = None
+    try:
+        seconds = _number(summary["seconds"]) if "seconds" in summary else None
+    except ValueError as error:
+        problems.append(f"seconds: {_reason(error)}")
+    try:
+        machine = _field(summary, "machine", str) if "machine" in summary else None
+    except ValueError as error:
+        problems.append(_reason(error))
+    try:
+        logs = list(folder.glob("*/scalars/timers_total_time.csv"))
+        if len(logs) == 1:
+            times, frames = map(_scalars, (logs[0], logs[0].with_name("counters_total_frames.csv")))
+            rows = np.array([(frames[step], times[step]) for step in times if step in frames])
+            if not (np.diff(rows, axis=0) > 0).all() or not (abs(rows) <= LIMIT).all():
+                raise ValueError("frames and seconds must increase")
+            clock = (rows[:, 0], rows[:, 1]) if len(rows) else None
+    except _MALFORMED as error:
+        problems.append(f"timers_total_time.csv: {_reason(error)}")
+    return Timing(seconds, machine, clock)
+
+
+def _scalars(path: Path) -> dict[int, float]:
+    """Read what a CSV logger has written, the lines that are whole: iteration -> value."""
+    lines = path.read_text().rpartition("\n")[0].splitlines()
+    return {int(step): float(value) for step, value in (line.split(",") for line in lines)}
+
+
+def _outcome(
+    task: str, row: Any, curve: Curve | None, timing: Timing, problems: list[str]
+) -> Outcome:
     if not isinstance(row, dict):
         problems.append(f"tasks.{task}: expected an object, got {row!r:.80}")
         row = {}
@@ -174,7 +217,8 @@ def _outcome(task: str, row: Any, curve: Curve | None, problems: list[str]) -> O
             problems.append(f"tasks.{task}.{error}")
     if curve is not None:
         curve = curve[0], curve[1].mean(1)
-    return Outcome(means, counts.get("frames"), counts.get("teacher_frames", 0), curve)
+    own, teachers = counts.get("frames"), counts.get("teacher_frames", 0)
+    return Outcome(means, own, teachers, curve, timing)
 
 
 def _field(row: Mapping[str, Any], key: str, kind: type[_T]) -> _T:

@@ -141,6 +141,16 @@ def estimates(
     return {"iqm": iqm, "optimality_gap": gap, "improvement": beats}
 
 
+def score_curve(comparison: Comparison, method: Method) -> tuple[np.ndarray, Estimate] | None:
+    """Frames [n] and the IQM of the scores of all tasks and seeds at each of them [n]."""
+    if (curve := comparison.score_curves(method)) is None:
+        return None
+    frames, scores = curve
+    iqm, draws = statistics.interquartile_mean, statistics.CURVE_REPLICATIONS
+    strata = list(scores.swapaxes(0, 1))
+    return frames, statistics.stratified_bootstrap(strata, iqm, replications=draws)
+
+
 def _measure(comparison: Comparison, labels: Labels, measure: str, name: str, title: str) -> Table:
     tasks, kind = comparison.tasks, WIN_RATE if measure.endswith(WIN_RATE) else ""
     published = labels.published if measure == "best" else {}

@@ -1,10 +1,13 @@
-"""What training asks of the machine: how many threads, and memory that stays with the process."""
+"""What training asks of the machine, threads and memory to keep, and which machine it is."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import platform
 import sys
+from pathlib import Path
 
 import torch
 from benchmarl.experiment import Experiment
@@ -48,6 +51,21 @@ class LearnerThreads(RunCallback):
         """The updates of one group are done; after the last, everybody's are."""
         if group == list(self.experiment.train_group_map)[-1]:
             torch.set_num_threads(1)
+
+
+def machine_of(experiment: Experiment) -> str:
+    """Say what an experiment trains on: ``AMD EPYC 7763, 2 cores``, and the GPU if it uses one."""
+    config = experiment.config
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # Linux alone has it, and not on every processor the name
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        name = next(names, name)
+    parts = [name, f"{_cores()} cores" if _cores() > 1 else "1 core"]
+    devices = {config.sampling_device, config.train_device, config.buffer_device}
+    used = {d for d in map(torch.device, devices - {"disk"}) if d.type == "cuda"}
+    parts += sorted({torch.cuda.get_device_name(device) for device in used})
+    return ", ".join(parts)
 
 
 def _cores() -> int:

@@ -16,6 +16,7 @@ from benchmarl_mkt.statistics import mean_interval, normalised_score, rate_lead
 from benchmarl_mkt.teams.evaluation import Episodes, greedy_policy, play_on, random_policy, stage_of
 from benchmarl_mkt.teams.export import Outputs, export_team, teams_of, versions
 from benchmarl_mkt.training.best_policy import BestPolicy
+from benchmarl_mkt.training.machine import machine_of
 from benchmarl_mkt.training.monitors import Accounts
 from benchmarl_mkt.training.resume.results import AtomicJsonWriter
 
@@ -70,6 +71,7 @@ def summarise(
     2022, https://arxiv.org/abs/2209.10485), which also replaces the one in the run's JSON.
 
     The team that was scored, the best one if any was kept, is written into ``folder``.
+    ``seconds`` are those of training, evaluations included; ``machine`` is the one it ended on.
     """
     teachers, teams = getattr(experiment.algorithm, "teachers", {}), teams_of(experiment)
     best, outputs = best or BestPolicy(), Outputs()
@@ -101,6 +103,9 @@ def summarise(
                 }
                 export_team(experiment, folder, scores)
     summary["tasks"] = {task: _row(experiment, task, played) for task in teams}
+    # BenchMARL's own sum; a checkpoint has it, so it is of all parts of a resumed run.
+    summary["seconds"] = round(float(experiment.total_time), 1)
+    summary["machine"] = machine_of(experiment)
     summary["finished"] = True
     return _write(experiment, summary)
 

@@ -4,7 +4,15 @@ import pytest
 from benchmarl_mkt.reporting.comparison import compare
 from benchmarl_mkt.reporting.labels import Labels
 from benchmarl_mkt.reporting.runs import read_runs
-from tests.reporting.results import SCORES, evaluations, row, summary, write_results, write_run
+from tests.reporting.results import (
+    SCORES,
+    evaluations,
+    row,
+    summary,
+    write_clock,
+    write_results,
+    write_run,
+)
 
 
 def compared(folder, labels=None):
@@ -48,6 +56,32 @@ def test_levels_are_means_over_seeds_not_over_runs(tmp_path):
     assert comparison.random == {"push": -25.0}
     assert comparison.teacher == {"push": -11.0}
     np.testing.assert_array_equal(comparison.levels["teacher"]["push"], [-10.0, -12.0])
+
+
+def test_seconds_are_means_over_the_seeds(tmp_path):
+    """Seeds take 2 and 4 seconds for 100 frames; single tasks are trained one after another."""
+    for seed, seconds in enumerate((2.0, 4.0)):
+        rows = {task: row(task, 1.0) for task in ("push", "tag")}
+        both = summary("both", seed, finished=True, tasks=rows)
+        curves = evaluations({"push": [0.0, 1.0], "tag": [0.0, 1.0]}, seed)
+        write_clock(write_run(tmp_path / f"both_{seed}", both, curves), seconds, iterations=2)
+        for task in ("push", "tag"):
+            content = summary("single", seed, finished=True, tasks={task: row(task, 1.0)})
+            run = write_run(
+                tmp_path / f"{task}_{seed}", content, evaluations({task: [0.0, 1.0]}, seed)
+            )
+            write_clock(run, seconds)
+    comparison, _ = compared(tmp_path)
+    both, single = comparison.methods
+    frames = np.array([100, 150, 300])
+    np.testing.assert_allclose(both.seconds(["push", "tag"], frames), [3.0, 4.5, np.nan])
+    np.testing.assert_allclose(single.seconds(["push"], frames), [3.0, 4.5, 9.0])
+    np.testing.assert_allclose(single.seconds(["push", "tag"], frames), [6.0, 9.0, 18.0])
+    (tmp_path / "tag_1" / "name" / "scalars" / "timers_total_time.csv").unlink()
+    (comparison, _) = compared(tmp_path)
+    _, single = comparison.methods
+    assert single.seconds(["push", "tag"], frames) is None
+    assert single.frames("teacher_frames", "push") == 300
 
 
 def test_single_task_runs_are_one_row(tmp_path):

@@ -162,7 +162,7 @@ def test_the_same_results_give_the_same_bytes(tmp_path, full):
     with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9}):
         second = report(tmp_path / "two" / "results", tmp_path / "second")
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
-    assert len(files) == 2 + 3 * len(TABLES) + 2 * len(PICTURES)
+    assert len(files) == 3 + 3 * len(TABLES) + 2 * len(PICTURES)
     for path in files:
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
     for path in first.rglob("*.pdf"):
@@ -327,6 +327,7 @@ def test_the_command_does_not_need_torch(tmp_path):
     assert "Return of the best checkpoint, multitask/two" in found.stdout
     assert "P(> Another)" in found.stdout
     assert "Report: results/report/report.md" in found.stdout
+    assert "Page: results/report/report.html" in found.stdout
     assert "mkt, seed 0: results/again (900 frames) counts, not results/two/mkt" in found.stdout
     assert (results / "report" / "multitask_two" / "curves.png").read_bytes().startswith(b"\x89PNG")
 

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarl_mkt.reporting.runs import LIMIT, read_curves, read_run, read_runs
-from tests.reporting.results import evaluations, row, summary, write_run
+from tests.reporting.results import evaluations, row, summary, write_clock, write_run
+
+CURVE = evaluations({"push": [0.0]})
 
 
 def test_a_finished_run(tmp_path):
@@ -180,6 +182,49 @@ def test_random_bytes_never_crash(tmp_path_factory, first, second):
 
 
 TEXT = st.text(max_size=5)
+
+
+def timing(folder):
+    """That of a run's only task, and what is said to be wrong."""
+    run = read_run(folder / "summary.json", "run")
+    return run.tasks["push"].timing, run.problems
+
+
+def test_times_are_read_where_they_are_known(tmp_path):
+    content = summary(
+        tasks={"push": row("push", 1.0)}, seconds=12.5, machine="A processor, 2 cores"
+    )
+    old = write_run(tmp_path / "old", summary(tasks={"push": row("push", 1.0)}), CURVE)
+    found, problems = timing(old)
+    assert (found.seconds, found.machine, found.clock, problems) == (None, None, None, ())
+    new = write_clock(write_run(tmp_path / "new", content, CURVE), 5.0, iterations=3)
+    found, problems = timing(new)
+    assert (found.seconds, found.machine, problems) == (12.5, "A processor, 2 cores", ())
+    assert [values.tolist() for values in found.clock] == [[100, 200, 300], [5, 10, 15]]
+
+
+@pytest.mark.parametrize(
+    ("text", "clock", "problem"),
+    [
+        ("", None, None),  # killed in its first iteration
+        ("0,5.0\n1,10.0\n2,1", [5.0, 10.0], None),  # killed while it wrote
+        ("0,5.0\n1,5.0\n", None, "frames and seconds must increase"),
+        ("0,5.0\n1,nan\n", None, "frames and seconds must increase"),
+        ("0,5.0\n1,1e300\n", None, "frames and seconds must increase"),
+        ("0;5.0\n", None, "not enough values"),
+    ],
+)
+def test_damaged_times_are_said_and_left_out(tmp_path, text, clock, problem):
+    content = summary(tasks={"push": row("push", 1.0)}, seconds="long")
+    run = write_clock(write_run(tmp_path / "run", content, CURVE), 5.0)
+    (run / "name" / "scalars" / "timers_total_time.csv").write_text(text)
+    found, problems = timing(run)
+    assert (None if found.clock is None else found.clock[1].tolist()) == clock
+    assert "seconds: expected a number, got 'long'" in problems[0]
+    assert problem is None or f"timers_total_time.csv: {problem}" in problems[1]
+    assert len(problems) == 1 + (problem is not None)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +30,19 @@ def test_a_second_thread_is_for_minibatches_of_many_rows(
     experiment = make_experiment(tmp_path, task, ALONE)
     experiment.config.off_policy_train_batch_size = frames
     assert threads_for(experiment) == threads
+
+
+CPUS = Path("/proc/cpuinfo")
+
+
+@pytest.mark.skipif(not CPUS.exists() or "model name" not in CPUS.read_text(), reason="no name")
+@pytest.mark.parametrize(("cores", "said"), [(1, "1 core"), (48, "48 cores")])
+def test_a_machine_is_its_processor_and_the_cores_to_be_used(cores, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_cores", lambda: cores)
+    experiment = make_experiment(tmp_path, task_set(TWO_AGENTS), ALONE)
+    name, _, count = machine.machine_of(experiment).rpartition(", ")
+    assert f"model name\t: {name}\n" in CPUS.read_text()
+    assert count == said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")

@@ -22,6 +22,7 @@ from benchmarl_mkt.teams.evaluation import greedy_policy, play
 from benchmarl_mkt.teams.export import Outputs, teams_of
 from benchmarl_mkt.teams.load import load_team
 from benchmarl_mkt.training.best_policy import BestPolicy
+from benchmarl_mkt.training.machine import machine_of
 from benchmarl_mkt.training.summary import begin_summary, summarise
 from tests.helpers import make_experiment, task_set
 from tests.toys import toy
@@ -215,6 +216,24 @@ def test_a_summary_scores_the_runs_student_and_teachers(taught, teachers, tmp_pa
         expected = (row["student"]["mean"] - row["random"]["mean"]) / better if better > 0 else None
         assert row["score"] == (None if expected is None else pytest.approx(expected))
         assert (row["frames"], row["teacher_frames"]) == (100, 100)
+
+
+def test_reports_read_the_time_that_a_run_took(tmp_path):
+    """The logger's clock ends with the summary's seconds, and is known at each evaluation."""
+    task = task_set(toy("one", length=5), final_episodes=30)
+    experiment = make_experiment(tmp_path, task, ALONE, max_n_frames=300, loggers=["csv"])
+    summary = begin_summary(experiment, **LABELS)
+    assert not {"seconds", "machine"} & set(summary)
+    experiment.run()
+    summary = summarise(experiment, summary)
+    (run,), _ = read_runs([tmp_path])
+    outcome = run.tasks["one"]
+    timing, (at, _) = outcome.timing, outcome.curve
+    assert timing.clock[0].tolist() == [50, 100, 150, 200, 250, 300]
+    assert set(at) <= set(timing.clock[0])
+    assert timing.seconds == summary["seconds"] == pytest.approx(timing.clock[1][-1], abs=0.06)
+    assert timing.seconds > 0
+    assert timing.machine == summary["machine"] == machine_of(experiment)
 
 
 @pytest.mark.parametrize(
