@@ -26,7 +26,7 @@ from benchmarl_mkt.teams.export import team_specs
 from benchmarl_mkt.teams.folder import write_team
 from benchmarl_mkt.teams.frozen import FrozenTeam
 
-EVERY = "all"  # the parts of a network over entities, together
+EVERY = "all parts"  # of a network over entities, together; no task has a space in its name
 _SELECTION = 1_000_003  # how far the seed of choosing is from the seed of scoring
 
 

@@ -95,7 +95,7 @@ def test_a_team_over_entities_plays_other_sizes(things, tmp_path):
     known = things("one", 2, 2), things("two", 3, 1, kind="other")
     team = entity_team(tmp_path, *known)
     found = zero_shot(team, things("three", 4, 5, wins=True), episodes=3, seed=0)
-    assert (found.best, found.sources) == ("all", {})
+    assert (found.best, found.sources) == ("all parts", {})
     seen = torch.tensor([0.1, 0.3, 1.0])
     few = torch.cat([seen, torch.full((2,), 0.5), torch.eye(2)[0]]).expand(2, -1)
     many = torch.cat([seen, torch.full((5,), 0.5), torch.eye(4)[0]]).expand(4, -1)
@@ -121,7 +121,7 @@ def test_parts_over_entities_that_were_trained_apart_are_tried_apart(things, tmp
     found = zero_shot(team, things("three", 3, 1), episodes=2, seed=0)
     assert sorted(found.sources) == ["part_one", "part_two"]
     assert found.best in found.sources
-    assert zero_shot(team, things("three", 3, 1), 2, 0, source="part_two").best == "all"
+    assert zero_shot(team, things("three", 3, 1), 2, 0, source="part_two").best == "all parts"
 
 
 @pytest.mark.parametrize("agent_id", [True, False])
@@ -132,7 +132,7 @@ def test_what_a_team_over_entities_does_not_know_is_named(things, tmp_path, agen
     if agent_id:  # which belongs to teams of two
         with pytest.raises(ValueError, match=r"agent_id=true ties"):
             zero_shot(team, things("three", 3, 2), 2, 0)
-    assert zero_shot(team, things("three", 2, 1), 2, 0).best == "all"
+    assert zero_shot(team, things("three", 2, 1), 2, 0).best == "all parts"
 
 
 def test_a_new_student_begins_with_the_types_that_a_team_knows(things, tmp_path):
