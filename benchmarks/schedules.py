@@ -3,9 +3,15 @@
     python benchmarks/schedules.py runs/schedules --suites smax vmas mpe [--seeds 0 1 2]
 
 The experts lie in the folder, ``experts/smax/*`` and so on: what ``benchmarl teachers import`` or a
-run has left. Every contender is one ``benchmarl merge`` of them, one at a time; given again, the
-script runs what is missing. A student's score is the mean over the tasks of its wins over its
-teachers' (SMAX), or of where its return lies between random play, 0, and its teacher, 1.
+run has left. Those of the committed results: ``python -m benchmarl.run algorithm=mappo
+model=multitask_entity experiment=smax seed=0 task=smax/BATTLE experiment.max_n_frames=N`` with
+204,800 frames of 3m and 3s5z and 102,400 of 2s3z; the demo's teachers; MAPPO on vmas/balance and
+IPPO on vmas/navigation with 60,000 frames (1,000 an iteration in 10 copies, minibatches of 500, 5
+passes, lr 0.001).
+
+Every contender is one ``benchmarl merge`` of them, one at a time; given again, the script runs what
+is missing. A student's score is the mean over the tasks of its wins over its teachers' (SMAX), or
+of where its return lies between random play, 0, and its teacher, 1.
 """
 
 from __future__ import annotations
