@@ -214,7 +214,7 @@ class Team:
             length=sum(seen[key].shape[1:].numel() for key in keys),
             n_actions=int(actions.space.n),
             masked=masks is not None and (name, "action_mask") in masks.keys(True, True),
-            layout=layout_of(task.observation_spec(one), name),
+            layout=layout_of(seen, name),
         )
 
     def _load(self, source: str, group: _Group) -> FrozenPolicy:

@@ -22,10 +22,9 @@ from benchmarl_mkt.models.serialisation import model_from_dict, model_to_dict
 from benchmarl_mkt.presets import experiment_config
 from benchmarl_mkt.teachers.store import TeacherStore
 from benchmarl_mkt.teams.evaluation import COPIES
-from benchmarl_mkt.teams.expert import build_network, load_weights
+from benchmarl_mkt.teams.expert import build_network, build_team, load_weights
 from benchmarl_mkt.teams.export import team_scores, team_specs, versions
 from benchmarl_mkt.teams.folder import write_team
-from benchmarl_mkt.teams.frozen import FrozenTeam
 from benchmarl_mkt.teams.load import load_teacher
 from benchmarl_mkt.teams.onnx_expert import OnnxConfig, open_session
 
@@ -221,11 +220,9 @@ def store_expert(expert: Expert, folder: Path | None = None) -> Path:
     if path.exists():
         load_teacher(path)  # raises if it is damaged
         return path
-    network, config = build_network(expert.metadata)
-    load_weights(network, expert.weights)
-    team = FrozenTeam(network.requires_grad_(False).eval(), config, expert.metadata)
+    team = build_team(expert.metadata, expert.weights)
     scores = team_scores(team, expert.task, EPISODES, expert.metadata["copies"])
-    return write_team(path, network.state_dict(), {**expert.metadata, **scores})
+    return write_team(path, team.model.state_dict(), {**expert.metadata, **scores})
 
 
 def _team_of(task: MultiTaskClass) -> tuple[dict[str, int], list[dict[str, Any]], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from benchmarl_mkt.models.layout import EntityLayout
 from benchmarl_mkt.models.serialisation import model_from_dict
 from benchmarl_mkt.teams import onnx_expert
 from benchmarl_mkt.teams.folder import TeamSpecs
-from benchmarl_mkt.teams.frozen import build_model
+from benchmarl_mkt.teams.frozen import FrozenTeam, build_model
 
 
 class ExpertNetwork(nn.Module):
@@ -114,6 +115,20 @@ def build_network(metadata: Mapping[str, Any]) -> tuple[nn.Module, Any]:
 
 def _layout_in(metadata: Mapping[str, Any]) -> EntityLayout | None:
     return metadata.get("layout") and EntityLayout.from_dict(metadata["layout"])
+
+
+def build_team(
+    metadata: dict[str, Any], weights: Mapping[str, Tensor], path: Path | None = None
+) -> FrozenTeam:
+    """Build the frozen team that the metadata and weights of a team's folder describe.
+
+    Raises:
+        ImportError, ValueError, LookupError, TypeError: as :func:`build_network` does.
+        RuntimeError: as :func:`load_weights` does.
+    """
+    network, config = build_network(metadata)
+    load_weights(network, weights)
+    return FrozenTeam(network.requires_grad_(False).eval(), config, metadata, path)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

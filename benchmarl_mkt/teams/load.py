@@ -16,7 +16,7 @@ from benchmarl_mkt.environments.registration import register_tasks
 from benchmarl_mkt.environments.task_set import RUN_FIELDS
 from benchmarl_mkt.files import sha256
 from benchmarl_mkt.models.registration import register_models
-from benchmarl_mkt.teams.expert import build_network, load_weights, own_network
+from benchmarl_mkt.teams.expert import build_team, own_network
 from benchmarl_mkt.teams.folder import FORMAT, METADATA, WEIGHTS, TeamSpecs, checksum
 from benchmarl_mkt.teams.frozen import FrozenTeam
 
@@ -53,9 +53,7 @@ def load_teacher(
         metadata = json.loads((path / METADATA).read_text())
         _check_metadata(metadata, path / WEIGHTS)
         own, taught = TeamSpecs(**metadata["specs"]), _task_of(metadata["task"])
-        model, config = build_network(metadata)
-        load_weights(model, load_file(path / WEIGHTS))
-        team = FrozenTeam(model.requires_grad_(False).eval(), config, metadata, path)
+        team = build_team(metadata, load_file(path / WEIGHTS), path)
     except _DAMAGE as error:
         raise damaged(path, error) from error
     if specs is not None and own != specs:
@@ -147,7 +145,7 @@ def load_trunk(network: nn.Module, folder: str | Path) -> None:
     teams = load_team(folder).values()
     networks = [own_network(team.model) for team in teams]
     if _trunk_kind(networks[0]) != _trunk_kind(network):
-        (settings, *_) = (team.metadata["model"] for team in teams)
+        settings = next(iter(teams)).metadata["model"]
         raise ValueError(
             f"algorithm.trunk: the trunk in {folder} is not of this model's kind and sizes; use "
             f"its run's model settings ({settings})"
@@ -161,7 +159,7 @@ def load_trunk(network: nn.Module, folder: str | Path) -> None:
             except RuntimeError as error:
                 raise ValueError(
                     f"algorithm.trunk: {name} in {folder} has other sizes; use its run's model "
-                    f"settings"
+                    "settings"
                 ) from error
 
 

@@ -74,9 +74,13 @@ def zero_shot(
     config = next(iter(team.values())).metadata["task"]
     new = MultiTaskClass("transfer", {**config, "tasks": [task], "only": None})
     ((name, known_as),) = ((entry.name, entry.task) for entry in new.team_configs)
-    fitting = _fitting(team, new, name, known_as, source)
+    if source is not None and source not in team:
+        raise ValueError(f"source: {source!r} is not one of the team's tasks {sorted(team)}")
+    chosen = team if source is None else {source: team[source]}
 
     with stage(new, min(copies_for(team), episodes)) as env:
+        shown = {"task": new.single(name).identity, "specs": vars(team_specs(env, name))}
+        fitting = _fitting(chosen, known_as, shown, env.teams[name].layout)
 
         def score(policy: Policy, seed: int) -> Score:
             return play_on(env, policy, episodes, seed).score(name)
@@ -87,8 +91,8 @@ def zero_shot(
             if EVERY not in fitting
         }
         best = max(sources, key=lambda known: sources[known].level, default=EVERY)
-        chosen = score(greedy_policy({name: fitting[best]}), seed)
-        return Transfer(sources, best, chosen, score(random_policy([name]), seed), fitting[best])
+        reached = score(greedy_policy({name: fitting[best]}), seed)
+        return Transfer(sources, best, reached, score(random_policy([name]), seed), fitting[best])
 
 
 def save_team(found: Iterable[Transfer], folder: Path) -> None:
@@ -106,16 +110,15 @@ def save_team(found: Iterable[Transfer], folder: Path) -> None:
 
 
 def _fitting(
-    team: Mapping[str, FrozenTeam], new: MultiTaskClass, name: str, task: str, source: str | None
+    chosen: Mapping[str, FrozenTeam],
+    task: str,
+    shown: Mapping[str, Any],
+    layout: EntityLayout | None,
 ) -> dict[str, FrozenTeam]:
-    """The team's parts that can play the new task, as teams of it."""
-    if source is not None and source not in team:
-        raise ValueError(f"source: {source!r} is not one of the team's tasks {sorted(team)}")
-    env = new.get_env_fun(1, continuous_actions=False, seed=0, device="cpu")()
-    specs, layout = team_specs(env, name), env.teams[name].layout
-    env.close()
-    chosen = team if source is None else {source: team[source]}
-    shown = {"task": new.single(name).identity, "specs": vars(specs)}
+    """Those of the chosen parts that can play the new task, as teams of it.
+
+    ``shown`` is what ``teacher.json`` says of the task: ``task`` and ``specs``.
+    """
     networks = _over_entities(chosen) if layout else {}
     if layout and networks:
         fitting = _resized(chosen, networks, {**shown, "layout": layout.to_dict()}, layout)
@@ -129,11 +132,11 @@ def _fitting(
         fitting = {
             known: FrozenTeam(agents.model, agents.config, {**_learned(agents), **shown})
             for known, agents in chosen.items()
-            if agents.specs == specs
+            if vars(agents.specs) == shown["specs"]
         }
         sizes = {known: tuple(vars(agents.specs).values()) for known, agents in chosen.items()}
         misfit = (
-            f"tasks: {task} has (agents, observation, actions) = {tuple(vars(specs).values())}, "
+            f"tasks: {task} has (agents, observation, actions) = {tuple(shown['specs'].values())}, "
             f"the team {sizes}; without training only equal sizes transfer"
         )
     if not fitting:
@@ -177,11 +180,12 @@ def _resized(
         about = {key: value for key, value in _learned(agents).items() if key != "expert"}
         about |= metadata
         model, _ = build_network(about)
-        own = model.state_dict()
-        if all(getattr(weights.get(k), "shape", None) == v.shape for k, v in _tensors(own)):
-            load_weights(model, {key: weights[key] for key, _ in _tensors(own)})
-            model.requires_grad_(False).eval()
-            fitting[known] = FrozenTeam(model, agents.config, about)
+        own = dict(_tensors(model.state_dict()))
+        if all(
+            getattr(weights.get(key), "shape", None) == value.shape for key, value in own.items()
+        ):
+            load_weights(model, {key: weights[key] for key in own})
+            fitting[known] = FrozenTeam(model.requires_grad_(False).eval(), agents.config, about)
     return fitting
 
 
