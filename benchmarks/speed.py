@@ -473,6 +473,9 @@ def measure_entities(folder: Path, repeats: int) -> dict[str, float]:
         "the paper's student": build_model(MultiTaskModelConfig(), specs, "values"),
         "entities, tokens of 32": build_model(entities, specs, "values", layout=layout),
         "entities, tokens of 64": build_model(wide, specs, "values", layout=layout),
+        "entities, attention": build_model(
+            replace(entities, pooling="attention"), specs, "values", layout=layout
+        ),
     }
     torch.manual_seed(0)
     seen, contenders = torch.rand(2048, agents, size), {}

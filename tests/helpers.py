@@ -63,13 +63,14 @@ def task_set(*tasks, name: str = "CUSTOM", **config):
 
 
 def make_experiment(
-    folder: Path, task, algorithm, model=None, seed: int = 0, callbacks=None, **changes
+    folder: Path, task, algorithm, model=None, seed: int = 0, callbacks=None, critic=None, **changes
 ):
     """A BenchMARL experiment of seconds."""
     return Experiment(
         task=task,
         algorithm_config=algorithm,
         model_config=small_model() if model is None else model,
+        critic_model_config=critic,
         seed=seed,
         config=tiny_config(folder, **changes),
         callbacks=callbacks,

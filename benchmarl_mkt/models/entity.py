@@ -4,7 +4,8 @@ What it is made of is published: sets of entities pooled by type (Deep Sets,
 `arXiv:1703.06114 <https://arxiv.org/abs/1703.06114>`_), actions scored by the entity that they
 target, so that one network plays teams of any sizes (UPDeT,
 `arXiv:2101.08001 <https://arxiv.org/abs/2101.08001>`_), and values that read the entities of the
-task (REFIL, `arXiv:2006.04222 <https://arxiv.org/abs/2006.04222>`_).
+task, by masked attention of the agent to them (REFIL, `arXiv:2006.04222
+<https://arxiv.org/abs/2006.04222>`_).
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarl_mkt.models.layout import EntityLayout, EntityList, layout_of
 from benchmarl_mkt.models.multitask import MultiTaskModel, MultiTaskModelConfig
 from benchmarl_mkt.models.pooling import CACHED, in_chunks, pooled, target_scores
 
+POOLINGS = ("sets", "attention")
+HEADS = 4  # of the attention
 _ACTING = ("action_value", "logits")  # outputs with one number for every action
 _PARTS: WeakKeyDictionary[nn.Module, dict[str, nn.Module]] = WeakKeyDictionary()  # by trunk
 Targets = list[tuple[Tensor, Tensor]]  # of a list: entities [n, M, f], weights of tokens [w, f]
@@ -36,14 +40,17 @@ class EntityModel(MultiTaskModel):
         c = relu(F(relu(E(o))))
 
     Basic actions are linear in c; the action that targets entity j has the value
-    :math:`v^\top relu(W c + U t_j)`. Which numbers describe which entity says the
-    :class:`~benchmarl_mkt.models.layout.EntityLayout` that the input's specification carries.
+    :math:`v^\top relu(W c + U t_j)`. With ``pooling="attention"`` the sum over types is one layer
+    of what the agent reads from all tokens (:class:`Attention`). Which numbers describe which
+    entity says the :class:`~benchmarl_mkt.models.layout.EntityLayout` that the input's
+    specification carries.
     Without one the observation is a single entity with weights of its own, and the network is
     :class:`MultiTaskModel`'s. A centralised model (MAPPO's critic) averages relu(E(o)) over the
     agents; a model whose output is not one number per action has a linear head.
 
     Args:
-        token_size: size w of the tokens t.
+        pooling: ``sets`` or ``attention``.
+        token_size: size w of the tokens t; for attention a multiple of 4.
         score_size: rows of W and U.
         agent_id: whether agents are told apart by their number, where there is a layout.
         kwargs: those of :class:`MultiTaskModel`; ``embedding_size`` is that of E's output.
@@ -52,7 +59,9 @@ class EntityModel(MultiTaskModel):
         ValueError: if a layout does not fit, or types of one name have other sizes in two tasks.
     """
 
-    def __init__(self, token_size: int, score_size: int, agent_id: bool, **kwargs: Any):
+    def __init__(
+        self, pooling: str, token_size: int, score_size: int, agent_id: bool, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         # All groups of an experiment have one trunk, and so the same parts.
         part = Parts(_PARTS.setdefault(self.trunk, {}), self.device)
@@ -66,7 +75,7 @@ class EntityModel(MultiTaskModel):
         if not acts:
             seen = tuple(replace(entities, actions=None) for entities in layout.lists)
             layout = replace(layout, lists=seen)
-        encoder = EntityEncoder(layout, part, token_size, self.embedding_size, agent_id)
+        encoder = EntityEncoder(layout, part, token_size, self.embedding_size, agent_id, pooling)
         pools = self.centralised and self.input_has_agent_dim
         self.embedding = AgentsEncoder(encoder, self.n_agents) if pools else encoder
         sizes = self.feature_size, token_size, score_size
@@ -130,6 +139,31 @@ class Output(Hidden):
     gain = 0.01
 
 
+class Attention(nn.Module):
+    """What agents read from tokens w, by four heads of attention: [M, e].
+
+    The query is the agent's own token; keys and values are its own and those of all entities that
+    are there (REFIL, `arXiv:2006.04222 <https://arxiv.org/abs/2006.04222>`_, Eq. 3).
+    """
+
+    def __init__(self, token_size: int, embedding_size: int):
+        super().__init__()
+        self.query = nn.Linear(token_size, token_size)
+        self.key_value = nn.Linear(token_size, 2 * token_size)
+        self.out = Hidden(token_size, embedding_size)
+
+    def forward(self, own: Tensor, tokens: Tensor, there: Tensor) -> Tensor:
+        """Read tokens [n, M, w] that are ``there`` [n, M], for agents [M, w]."""
+        tokens = torch.cat((own.unsqueeze(0), tokens))
+        mask = torch.cat((torch.ones_like(own[None, :, 0], dtype=torch.bool), there))
+        mask = mask.t().unflatten(-1, (1, 1, -1))  # [M, 1, 1, n + 1]
+        query = self.query(own).unflatten(-1, (HEADS, 1, -1))  # [M, heads, 1, w / heads]
+        both = self.key_value(tokens).unflatten(-1, (2, HEADS, -1))
+        key, value = both.permute(2, 1, 3, 0, 4)  # [M, heads, n + 1, w / heads]
+        read = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(read.flatten(1))
+
+
 class EntityEncoder(nn.Module):
     """E of rows [M, D]: [M, e], and the entities that actions target.
 
@@ -139,6 +173,7 @@ class EntityEncoder(nn.Module):
         token_size: size w of a token.
         embedding_size: size e of the output.
         agent_id: whether to read the agent id.
+        pooling: ``sets`` or ``attention``.
     """
 
     def __init__(
@@ -148,6 +183,7 @@ class EntityEncoder(nn.Module):
         token_size: int,
         embedding_size: int,
         agent_id: bool = False,
+        pooling: str = "sets",
     ):
         super().__init__()
         self.layout = layout
@@ -161,8 +197,11 @@ class EntityEncoder(nn.Module):
             layers.append((f"{layout.type}:id_{self._id}", self._id, embedding_size))
         for index, entities in enumerate(layout.lists):
             layers.append((f"{entities.type}:token", self.list_size(index), token_size))
-            layers.append((f"{entities.type}:pool", 2 * token_size, embedding_size))
+            if pooling == "sets":
+                layers.append((f"{entities.type}:pool", 2 * token_size, embedding_size))
         self._borrowed = {name: part(name, Hidden, *sizes) for name, *sizes in layers}
+        if pooling == "attention" and layout.lists:
+            self._borrowed["attention"] = part("attention", Attention, token_size, embedding_size)
 
     @property
     def reads_id(self) -> bool:
@@ -185,18 +224,26 @@ class EntityEncoder(nn.Module):
     ) -> tuple[Tensor, Targets]:
         """Embed an agent's own numbers [M, o] and the lists that :func:`entity_rows` gives."""
         layout, modules = self.layout, self._borrowed
-        terms, targets = [], []
+        terms, targets, tokens, own_token = [], [], [], None
         if own is not None:
-            token = torch.relu(modules[f"{layout.type}:token"](own))
-            terms.append(modules[f"{layout.type}:pool"](token))
+            own_token = torch.relu(modules[f"{layout.type}:token"](own))
+            terms.append(modules[f"{layout.type}:pool"](own_token))
         if agent_id is not None:
             terms.append(modules[f"{layout.type}:id_{self._id}"](agent_id))
         for entities, x in zip(layout.lists, lists):
             layer = modules[f"{entities.type}:token"]
             weight = torch.cat((layer.weight, layer.bias.unsqueeze(-1)), -1)
-            terms.append(modules[f"{entities.type}:pool"](pooled(x, weight)))
+            if "attention" in modules:
+                tokens.append(torch.relu(x @ weight.t()))
+            else:
+                terms.append(modules[f"{entities.type}:pool"](pooled(x, weight)))
             if entities.actions is not None:
                 targets.append((x, weight))
+        if tokens:
+            if own_token is None:
+                own_token = torch.zeros_like(tokens[0].sum(0))
+            there = torch.cat([x[..., -1] for x in lists]) > 0
+            terms.append(modules["attention"](own_token, torch.cat(tokens), there))
         return sum(terms[1:], terms[0]), targets
 
 
@@ -341,6 +388,7 @@ def _runs(indices: list[int]) -> list[tuple[int, int]]:
 class EntityModelConfig(MultiTaskModelConfig):
     """Configuration of :class:`EntityModel`; see ``conf/model/multitask_entity.yaml``."""
 
+    pooling: str = "sets"
     token_size: int = 32
     score_size: int = 32
     agent_id: bool = False
@@ -350,6 +398,12 @@ class EntityModelConfig(MultiTaskModelConfig):
         super().__post_init__()
         if type(self.agent_id) is not bool:
             raise ValueError(f"model.agent_id: {self.agent_id!r} must be true or false")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"model.pooling: {self.pooling!r} must be one of {POOLINGS}")
+        if self.pooling == "attention" and self.token_size % HEADS:
+            raise ValueError(
+                f"model.token_size: {self.token_size} must be a multiple of {HEADS} for attention"
+            )
 
     @staticmethod
     def associated_class() -> type[EntityModel]:

@@ -17,7 +17,7 @@ from tensordict import TensorDict
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.environments import MpeTask, SmaxTask
 from benchmarl_mkt.models import EntityLayout, EntityList, EntityModelConfig
-from benchmarl_mkt.models.entity import entity_rows
+from benchmarl_mkt.models.entity import POOLINGS, entity_rows
 from benchmarl_mkt.models.layout import layout_of
 from benchmarl_mkt.teachers import train_teacher
 from benchmarl_mkt.teams import load_teacher, load_team
@@ -276,18 +276,20 @@ def test_a_student_of_a_battle_and_another_task_is_saved_and_plays(tmp_path):
 
 
 @needs_jaxmarl
-def test_a_file_for_teams_of_any_size(tmp_path):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_file_for_teams_of_any_size(pooling, tmp_path):
     """Written from 3m, it gives what the same weights give in battles of other sizes."""
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     layouts = {name: SmaxTask[name].get_from_yaml().entity_layout(None)["agents"] for name in SIZES}
+    config = EntityModelConfig(pooling=pooling)
     models = {
-        name: build_model(EntityModelConfig(), TeamSpecs(*sizes), "values", layout=layouts[name])
+        name: build_model(config, TeamSpecs(*sizes), "values", layout=layouts[name])
         for name, sizes in SIZES.items()
     }
     first = models["3m"].requires_grad_(False)
     metadata = {"kind": "values", "specs": dict(zip(vars(TeamSpecs(0, 0, 0)), SIZES["3m"]))}
-    path = export_entities(FrozenTeam(first, EntityModelConfig(), metadata), tmp_path / "any.onnx")
+    path = export_entities(FrozenTeam(first, config, metadata), tmp_path / "any.onnx")
     for name, (agents, size, _) in SIZES.items():
         models[name].load_state_dict(first.state_dict())
         seen = torch.rand(5, agents, size) - 0.3  # some are not there

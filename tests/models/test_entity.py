@@ -1,5 +1,6 @@
 """The network over entities: exact symmetries, shared weights, and trainings."""
 
+import itertools
 from dataclasses import asdict, replace
 
 import pytest
@@ -21,7 +22,7 @@ from benchmarl_mkt.models import (
     StudentNetwork,
     VdnMixer,
 )
-from benchmarl_mkt.models.entity import Output, entity_rows
+from benchmarl_mkt.models.entity import HEADS, Output, entity_rows
 from benchmarl_mkt.models.layout import described
 from benchmarl_mkt.models.pooling import CACHED
 from benchmarl_mkt.objectives import MktLoss
@@ -29,6 +30,7 @@ from tests.helpers import action_specs, make_experiment, random_segments, task_s
 from tests.toys import ToyClass, toy
 
 SMALL = {"embedding_size": 8, "feature_size": 7, "token_size": 9, "score_size": 5}
+ATTENTION = {**SMALL, "token_size": 8, "pooling": "attention"}
 GRU = {"name": "gru", "hidden_size": 8, "n_layers": 1, "mlp_num_cells": []}
 MOVES, UNIT, OWN = 3, 4, 2  # the last of a unit's numbers is the action that it took, over A - 1
 TEACHERLESS = {"start": 1.0, "end": 1.0, "fraction": 1.0}
@@ -129,13 +131,15 @@ def by_hand(network, seen, own, foes, n_actions: int) -> torch.Tensor:
             numbers = torch.cat([e[:-1], torch.tensor([float(aims.count(index))])])
             scored[index] = relu(part["enemy:token"](numbers))
             tokens["enemy"].append(scored[index])
-    for kind, found in tokens.items():
-        stack = (
-            torch.stack(found)
-            if found
-            else torch.zeros(1, network.parts["ally:pool"].in_features // 2)
+    mine = relu(part["unit:token"](own))
+    if "attention" in part:
+        embedded = embedded + attended(
+            part["attention"], mine, [mine, *itertools.chain(*tokens.values())]
         )
-        embedded = embedded + part[f"{kind}:pool"](torch.cat([stack.mean(0), stack.amax(0)]))
+    else:
+        for kind, found in tokens.items():
+            stack = torch.stack(found or [torch.zeros(len(mine))])
+            embedded = embedded + part[f"{kind}:pool"](torch.cat([stack.mean(0), stack.amax(0)]))
     (trunk,) = [m for m in network.trunk.modules() if isinstance(m, torch.nn.Linear)]
     features = relu(trunk(relu(embedded)))
     score, outputs = part["enemy:score"], [part["unit:basic"](features)]
@@ -145,8 +149,25 @@ def by_hand(network, seen, own, foes, n_actions: int) -> torch.Tensor:
     return torch.cat(outputs)
 
 
-def test_the_equations_by_hand():
-    network = model(4, 3)
+def attended(layer, mine, tokens):
+    """Attention of one agent, head by head: softmax of products over the root of their length."""
+    size = len(mine) // HEADS
+    keys, values = zip(*(layer.key_value(token).split(len(mine)) for token in tokens))
+    read = []
+    for part in layer.query(mine).split(size):
+        head = slice(len(read) * size, (len(read) + 1) * size)
+        weights = torch.stack([part @ key[head] / size**0.5 for key in keys]).softmax(0)
+        read.append(sum(w * value[head] for w, value in zip(weights, values)))
+    return layer.out(torch.cat(read))
+
+
+@pytest.fixture(params=[SMALL, ATTENTION], ids=["sets", "attention"])
+def config(request):
+    return EntityModelConfig(**request.param)
+
+
+def test_the_equations_by_hand(config):
+    network = model(4, 3, config)
     parts = units(4, 4, 3)
     found = values(network, row(*parts))
     for agent in range(4):
@@ -155,24 +176,24 @@ def test_the_equations_by_hand():
 
 
 @pytest.mark.parametrize("batch", [(), (7,), (2, 3)])
-def test_any_batch(batch):
-    network, seen = model(4, 3), torch.rand(*batch, 4, sizes(4, 3)[0])
+def test_any_batch(batch, config):
+    network, seen = model(4, 3, config), torch.rand(*batch, 4, sizes(4, 3)[0])
     found = values(network, seen)
     assert found.shape == (*batch, 4, 6)
     flat = values(network, seen.reshape(-1, *seen.shape[-2:]))
     torch.testing.assert_close(flat.view(found.shape), found)
 
 
-def test_permuted_allies_change_nothing():
-    network, (seen, own, foes) = model(5, 4), units(5, 5, 4)
+def test_permuted_allies_change_nothing(config):
+    network, (seen, own, foes) = model(5, 4, config), units(5, 5, 4)
     expected = values(network, row(seen, own, foes))
     found = values(network, row(seen[:, torch.randperm(4)], own, foes))
     torch.testing.assert_close(found, expected)
 
 
-def test_permuted_enemies_permute_their_scores():
+def test_permuted_enemies_permute_their_scores(config):
     """With whom allies attack, which is said by number."""
-    network, (seen, own, foes) = model(5, 4), units(5, 5, 4)
+    network, (seen, own, foes) = model(5, 4, config), units(5, 5, 4)
     expected = values(network, row(seen, own, foes))
     order = torch.tensor([2, 0, 3, 1])
     acted = (seen[..., -1] * (MOVES + 3)).round().long()
@@ -184,17 +205,17 @@ def test_permuted_enemies_permute_their_scores():
     assert (found - expected).abs().max() > 1e-2  # it does read them
 
 
-def test_whoever_is_not_there_changes_nothing():
-    network, (seen, own, foes) = model(5, 4), units(5, 5, 4)
+def test_whoever_is_not_there_changes_nothing(config):
+    network, (seen, own, foes) = model(5, 4, config), units(5, 5, 4)
     seen[:, 1, 0], foes[:, 2, 0] = 0.0, -1.0
     expected = values(network, row(seen, own, foes))
     seen[:, 1, 1:], foes[:, 2, 1:] = 100.0, torch.nan_to_num(torch.randn(5, 3) * 50)
     assert torch.equal(values(network, row(seen, own, foes)), expected)
 
 
-def test_alone_and_blind():
+def test_alone_and_blind(config):
     """No other ally; and nobody in sight."""
-    network, (seen, own, foes) = model(1, 2), units(1, 1, 2)
+    network, (seen, own, foes) = model(1, 2, config), units(1, 1, 2)
     found = values(network, row(seen, own, foes))
     torch.testing.assert_close(found[0], by_hand(network, seen[0], own[0], foes[0], MOVES + 2))
     blind = values(network, row(seen, own, foes * 0))
@@ -202,13 +223,13 @@ def test_alone_and_blind():
     assert torch.equal(blind[0, MOVES], blind[0, MOVES + 1])
 
 
-def test_a_battle_in_a_larger_one():
+def test_a_battle_in_a_larger_one(config):
     """The same weights play it alike where there is room for more units, who are not there."""
     layouts = {
         name: (battle(*armies), armies[0], *sizes(*armies))
         for name, armies in {"small": (3, 2), "large": (7, 6)}.items()
     }
-    made = models(layouts)
+    made = models(layouts, config)
     assert made["small"].parts.keys() == made["large"].parts.keys()
     seen, own, foes = units(3, 3, 2)
     expected = values(made["small"], row(seen, own, foes))
@@ -289,13 +310,13 @@ def test_outputs_in_the_order_of_the_actions():
 
 
 @pytest.mark.parametrize("centralised", [False, True])
-def test_critics(centralised):
+def test_critics(centralised, config):
     """A value per agent, or one from all agents, in any order."""
     entry = {"task": (battle(4, 3), 4, *sizes(4, 3))}
     shape = (1,) if centralised else (4, 1)
     value = Composite(state_value=Unbounded(shape), shape=shape[:-1])
     out = value if centralised else Composite(task=value)
-    network = models(entry, output_spec=out, centralised=centralised)["task"]
+    network = models(entry, config, output_spec=out, centralised=centralised)["task"]
     seen = row(*units(4, 4, 3)).expand(5, -1, -1)
     data = TensorDict({"task": TensorDict({"observation": seen}, (5, 4))}, (5,))
     found = network(data)[network.out_key]
@@ -323,12 +344,12 @@ def test_a_recurrent_trunk_step_by_step_and_at_once():
         torch.testing.assert_close(out["task", "action_value"][0], at_once[time])
 
 
-def student(**tasks: tuple[int, int]) -> StudentNetwork:
+def student(config=None, **tasks: tuple[int, int]) -> StudentNetwork:
     layouts = {
         name: (battle(*armies), armies[0], *sizes(*armies)) for name, armies in tasks.items()
     }
     layouts["plain"] = (None, 2, 6, 4)
-    return StudentNetwork(models(layouts), VdnMixer())
+    return StudentNetwork(models(layouts, config), VdnMixer())
 
 
 def test_a_student_has_every_weight_once_and_averages_it_once():
@@ -344,8 +365,8 @@ def test_a_student_has_every_weight_once_and_averages_it_once():
     torch.testing.assert_close(loss.target_network_params[name], before + 0.1)
 
 
-def test_a_students_values_and_gradients():
-    network = student(one=(3, 2), two=(5, 4))
+def test_a_students_values_and_gradients(config):
+    network = student(config, one=(3, 2), two=(5, 4))
     loss = MktLoss(network, standardise=False)
     batch = TensorDict({}, [3])
     for name, (agents, size, actions) in {
@@ -386,10 +407,10 @@ def mixed_set():
     return task_set(toy("one"), toy("two", groups=groups, length=5))
 
 
-@pytest.mark.parametrize("config", STOCK)
-def test_stock_algorithms_train_on_a_mixed_set(config, tmp_path, with_layout):
+@pytest.mark.parametrize("algorithm", STOCK)
+def test_stock_algorithms_train_on_a_mixed_set(algorithm, tmp_path, with_layout):
     experiment = make_experiment(
-        tmp_path, mixed_set(), config.get_from_yaml(), EntityModelConfig(**SMALL)
+        tmp_path, mixed_set(), algorithm.get_from_yaml(), EntityModelConfig(**SMALL)
     )
     networks = {
         group: next(
@@ -408,6 +429,17 @@ def test_stock_algorithms_train_on_a_mixed_set(config, tmp_path, with_layout):
     experiment.run()
     moved = [not torch.equal(a, b) for a, b in zip(weights, networks["one"].parameters())]
     assert all(moved)
+
+
+def test_attention_as_policy_and_critic(tmp_path, with_layout):
+    model, algorithm = EntityModelConfig(**ATTENTION), MappoConfig.get_from_yaml()
+    experiment = make_experiment(tmp_path, mixed_set(), algorithm, model, critic=model)
+    before = {name: p.clone() for name, p in experiment.losses["one"].named_parameters()}
+    experiment.run()
+    read = [name for name in before if "attention" in name]
+    assert len(read) == 2 * 6  # query, key and value, out: weights and biases
+    after = dict(experiment.losses["one"].named_parameters())
+    assert not any(torch.equal(before[name], after[name]) for name in read)
 
 
 @pytest.mark.parametrize("mixer", ["vdn", "vdn_s", "attention", "none"])
@@ -436,6 +468,8 @@ def test_the_file_says_what_the_class_says():
         ({"score_size": 1.5}, "model.score_size: 1.5 must be"),
         ({"agent_id": 1}, "model.agent_id: 1 must be true or false"),
         ({"feature_size": -1}, "model.feature_size"),
+        ({"pooling": "mean"}, r"model.pooling: 'mean' must be one of \('sets', 'attention'\)"),
+        ({**ATTENTION, "token_size": 9}, "model.token_size: 9 must be a multiple of 4"),
     ],
 )
 def test_wrong_settings(change, message):
