@@ -161,6 +161,7 @@ class MultiTaskTask(ShippedTask):
     SMAX_8_MMM2 = None
     SMAX_9_10 = None
     SMAX_27 = None
+    SMAX_22 = None
     SMAX_STALKERS_ZEALOTS = None
     SMAX_SIZES = None
     SMACV2_5 = None

@@ -541,6 +541,7 @@ SETS = {
     "smax_8_mmm2": {8},
     "smax_9_10": {9, 10},
     "smax_27": {27},
+    "smax_22": {5, 6, 8, 9, 10, 27},
     "smax_stalkers_zealots": {8},
     "smax_sizes": {3, 5, 8},
 }
