@@ -155,8 +155,10 @@ def test_a_battles_state():
 
 
 @needs_mpe
-def test_simple_spread_shows_what_its_layout_says():
-    task = MpeTask["SIMPLE_SPREAD"].get_from_yaml()
+@pytest.mark.parametrize("n_agents", [2, 3, 4])
+def test_simple_spread_shows_what_its_layout_says(n_agents):
+    config = MpeTask["SIMPLE_SPREAD"].get_from_yaml().config
+    task = MpeTask["SIMPLE_SPREAD"].get_task({**config, "n_agents": n_agents})
     env = task.get_env_fun(COPIES, False, 0, "cpu")()
     ((group, layout),) = task.entity_layout(env).items()
     seen = env.reset()[group, "observation"]

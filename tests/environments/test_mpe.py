@@ -31,10 +31,10 @@ def random_actions(env: MpeEnv, generator: torch.Generator) -> TensorDict:
     return data
 
 
-def mpe2_environment(scenario: str, max_cycles: int = STEPS):
+def mpe2_environment(scenario: str, n_agents: int | None = None):
     """mpe2's own parallel environment."""
     module = importlib.import_module(f"mpe2.{scenario}.{scenario}")
-    return module.parallel_env(max_cycles=max_cycles)
+    return module.parallel_env(max_cycles=STEPS, **({"N": n_agents} if n_agents else {}))
 
 
 def eager_actions(env: MpeEnv, references: list, generator: torch.Generator) -> TensorDict:
@@ -54,12 +54,15 @@ def eager_actions(env: MpeEnv, references: list, generator: torch.Generator) -> 
     return data
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_equals_mpe2s_own_parallel_environment(scenario):
+@pytest.mark.parametrize(
+    ("scenario", "n_agents"),
+    [*((name, None) for name in SCENARIOS), ("simple_spread", 2), ("simple_spread", 5)],
+)
+def test_equals_mpe2s_own_parallel_environment(scenario, n_agents):
     """Same random generator, same actions: same observations, rewards and lengths, bit by bit."""
     copies, seed = 3, 11
-    env = MpeEnv(scenario, copies, seed=seed)
-    references = [mpe2_environment(scenario) for _ in range(copies)]
+    env = MpeEnv(scenario, copies, seed=seed, n_agents=n_agents)
+    references = [mpe2_environment(scenario, n_agents) for _ in range(copies)]
     streams = np.random.SeedSequence(seed).spawn(copies)
     draws = [np.random.default_rng(stream) for stream in streams]
     generator = torch.Generator().manual_seed(0)
@@ -181,7 +184,16 @@ def test_missing_mpe2_names_the_extra(monkeypatch):
 def test_yaml_files_are_complete():
     for task in MpeTask:
         config = task.get_from_yaml().config
-        assert config == {"max_cycles": 25, "terminate_at_limit": True}
+        sizes = {"n_agents": 3} if task.name == "SIMPLE_SPREAD" else {}
+        assert config == {"max_cycles": 25, "terminate_at_limit": True, **sizes}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "n_agents"), [("simple_spread", 0), ("simple_spread", 2.0), ("simple_push", 3)]
+)
+def test_a_number_of_agents_that_cannot_be(scenario, n_agents):
+    with pytest.raises(ValueError, match=r"task.n_agents: .* of mpe/simple_spread alone"):
+        MpeEnv(scenario, 1, n_agents=n_agents)
 
 
 # ---- anchors: known scores in mpe2's scaling ----

@@ -22,6 +22,8 @@ from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv, end_leaves
 from benchmarl_mkt.environments.mpe.games import ARRAY_SCENARIOS, ArrayGames, RawGames
 from benchmarl_mkt.models.layout import EntityLayout, EntityList
 
+SPREAD = "simple_spread"  # the scenario of any number of agents
+
 
 class MpeEnv(LeavesEnv):
     """``num_envs`` copies of one mpe2 scenario, batch size ``[num_envs]``.
@@ -38,9 +40,11 @@ class MpeEnv(LeavesEnv):
             it (no bootstrapping), or as a truncation.
         seed: seed of the copies' random states; they are independent of one another.
         device: where the tensors are placed (the game runs on the CPU).
+        n_agents: of ``simple_spread``, which has as many landmarks; None is mpe2's number.
 
     Raises:
         ImportError: if mpe2 is not installed.
+        ValueError: if ``n_agents`` is no positive integer, or of another scenario.
     """
 
     def __init__(
@@ -51,12 +55,18 @@ class MpeEnv(LeavesEnv):
         terminate_at_limit: bool = True,
         seed: int | None = None,
         device: DEVICE_TYPING = "cpu",
+        n_agents: int | None = None,
     ):
+        sizes = {} if n_agents is None else {"N": n_agents}
+        if sizes and (scenario != SPREAD or type(n_agents) is not int or n_agents < 1):
+            raise ValueError(
+                f"task.n_agents: {n_agents!r} must be a positive integer, of mpe/{SPREAD} alone"
+            )
         super().__init__(device=device, batch_size=[num_envs])
         self.max_cycles = max_cycles
         self.terminate_at_limit = terminate_at_limit
         games = ArrayGames if scenario in ARRAY_SCENARIOS else RawGames
-        self.games = games(scenario, num_envs, max_cycles)
+        self.games = games(scenario, num_envs, max_cycles, **sizes)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self.set_seed(seed)
         self.group_map: dict[str, list[str]] = {}
@@ -121,7 +131,7 @@ class MpeClass(ScenarioClass):
 
         After its velocity and position, and before what the silent others say: always nothing.
         """
-        if self.name.lower() != "simple_spread":
+        if self.name.lower() != SPREAD:
             return {}
         ((group, agents),) = env.group_map.items()
         n = len(agents)  # and as many landmarks

@@ -32,15 +32,17 @@ class Entity(NamedTuple):
 class RawGames:
     """``count`` (B) copies of any mpe2 scenario, each a world of mpe2's, stepped by mpe2 itself.
 
+    ``sizes`` are the scenario's own, such as N of ``simple_spread``.
+
     Raises:
         ImportError: if mpe2 is not installed.
     """
 
-    def __init__(self, scenario: str, count: int, max_cycles: int):
-        self.game = _load_scenario(scenario).raw_env(max_cycles=max_cycles)
+    def __init__(self, scenario: str, count: int, max_cycles: int, **sizes: int):
+        self.game = _load_scenario(scenario).raw_env(max_cycles=max_cycles, **sizes)
         self.game.reset()
         self.agents: list[str] = list(self.game.possible_agents)
-        self.worlds = [self.game.scenario.make_world() for _ in range(count)]
+        self.worlds = [self.game.scenario.make_world(**sizes) for _ in range(count)]
 
     def reset(self, slot: int, generator: np.random.Generator) -> None:
         """Start a new episode in copy ``slot``."""
