@@ -30,6 +30,14 @@ def default_store_path() -> Path:
     return Path(configured).expanduser().resolve() if configured else cache_path() / "teachers"
 
 
+def work_where_the_command_does() -> None:
+    """Go to ``$BENCHMARL_MKT_CWD``, which relative paths start from, in a worker of Ray's.
+
+    Its process has begun in a folder of the cluster's; see ``benchmarks/paper_ray.yaml``.
+    """
+    os.chdir(os.environ["BENCHMARL_MKT_CWD"])
+
+
 def check_writable(label: str, folder: Path) -> None:
     """Check that ``folder`` can be written to, or made, without touching it.
 

@@ -1,6 +1,10 @@
 """The sweeps of benchmarks/: Hydra composes them; nothing but configuration is ours."""
 
+import importlib
 import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,15 +52,68 @@ def test_jobs_are_dealt_out_to_the_gpus(monkeypatch):
     assert [device_of_job(number) for number in range(4)] == ["cuda:0", "cuda:1"] * 2
 
 
+def test_a_worker_of_ray_works_in_the_commands_folder(tmp_path, monkeypatch):
+    """By the function that the sweep's file names, from the variable that it sets."""
+    sweep = yaml.safe_load((BENCHMARKS / "paper_ray.yaml").read_text())
+    settings = sweep["hydra"]["launcher"]["ray"]["init"]["runtime_env"]
+    module, _, hook = settings["worker_process_setup_hook"].rpartition(".")
+    monkeypatch.chdir("/")
+    (name,) = (key for key, value in settings["env_vars"].items() if "runtime.cwd" in value)
+    monkeypatch.setenv(name, str(tmp_path))
+    getattr(importlib.import_module(module), hook)()
+    assert Path.cwd() == tmp_path
+
+
+def test_a_sweep_says_what_its_launcher_needs(cli, tmp_path):
+    (tmp_path / "own.yaml").write_text("defaults: [config, override hydra/launcher: nope, _self_]")
+    names = ("--config-dir", str(tmp_path), "--config-name", "own")
+    status, _, error = cli("run", *names)
+    assert status == 2
+    assert error.endswith("; --multirun says more of a sweep's file\n")
+    status, _, error = cli("run", "--multirun", *names)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "there is no 'launcher/nope' here; pip install 'benchmarl-mkt' with" in error
+
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """A cluster of Ray's, of two nodes of a core each; its processes begin in another folder."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    cluster = cluster_utils.Cluster(
+        True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield
+    cluster.shutdown()
+
+
+def slurm_answers() -> bool:
+    known = shutil.which("sinfo") is not None
+    return known and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_a_sweep_runs_and_skips_what_is_finished(launcher, tmp_path):
+@pytest.mark.parametrize(
+    ("launcher", "sweep", "more"),
+    [
+        ("joblib", "paper", ()),
+        ("submitit_local", "paper_slurm", ()),
+        ("submitit_slurm", "paper_slurm", ("hydra.launcher.cpus_per_task=1",)),
+        ("ray", "paper_ray", ()),
+    ],
+)
+def test_a_sweep_runs_and_skips_what_is_finished(launcher, sweep, more, tmp_path, request):
     """Two methods in processes of Hydra's launcher; the second time there is nothing to do."""
-    if launcher == "submitit_local":
+    if sweep == "paper_slurm":
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    sweep = "paper" if launcher == "joblib" else "paper_slurm"
+    if launcher == "submitit_slurm" and not slurm_answers():
+        pytest.skip("no Slurm answers here")
+    if launcher == "ray":
+        request.getfixturevalue("two_nodes")
     arguments = (
-        *("-m", "benchmarl_mkt.cli", "run", "experiment=mkt_quick"),
+        *("-m", "benchmarl_mkt.cli", "run", "experiment=mkt_quick", *more),
         *("--config-dir", str(BENCHMARKS), "--config-name", sweep, f"hydra/launcher={launcher}"),
         *("+method=vdn_ours,mappo_multi", "seed=0", "experiment.max_n_frames=2500"),
         *("experiment.evaluation_interval=1250", "experiment.evaluation_episodes=4"),

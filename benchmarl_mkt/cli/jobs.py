@@ -92,7 +92,8 @@ def with_hydra(
     def of_hydra(cfg: DictConfig) -> None:
         import benchmarl_mkt
 
-        benchmarl_mkt.register()  # a sweep's launcher may run this in a new process
+        quiet()  # a sweep's launcher may run this in a new process
+        benchmarl_mkt.register()
         with user_errors(), nothing_left(Path(HydraConfig.get().runtime.output_dir)):
             job = _job_of_hydra(cfg, given)
             if take_scripts(job, typed):
@@ -114,6 +115,8 @@ def with_hydra(
             if shown == "1":
                 raise
             raise ValueError(explain(error, arguments)) from error
+        except ConnectionError as error:  # Ray's launcher finds no cluster
+            raise ValueError(f"hydra/launcher: {error}; start one, see docs/sweeps.md") from error
         finally:
             os.environ.pop(FULL_ERROR)
             os.environ.update({} if shown is None else {FULL_ERROR: shown})
@@ -423,12 +426,17 @@ def explain(error: Exception, overrides: list[str]) -> str:
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
+        if group == "hydra":
+            extras = "[sweep] for joblib, [slurm] or [ray]"
+            return f"{group}: there is no {name!r} here; pip install 'benchmarl-mkt' with {extras}"
         choices = [*_choices(group), *(error.options or ())]
         choices = [choice for choice in choices if not choice.endswith("_config")]
         return f"{group}: there is no {name!r}; {_hint(name, choices)}"
     if missing := re.match(r"You must specify '([^']+)'", text[0]):
         group = missing[1]
-        return f"{group}: missing; name one, such as {group}={_EXAMPLES.get(group, '...')}"
+        named = {"-cn", "--config-name"}.intersection(overrides)  # Hydra hides what ails a sweep's
+        more = "; --multirun says more of a sweep's file" if named else ""
+        return f"{group}: missing; name one, such as {group}={_EXAMPLES.get(group, '...')}{more}"
     if text[0].startswith("Could not override"):
         key = key or text[0].split("'")[1]
         return f"{key}: unknown key; {_hint(key.rpartition('.')[2], _siblings(key, overrides))}"
