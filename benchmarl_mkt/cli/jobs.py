@@ -432,8 +432,8 @@ def explain(error: Exception, overrides: list[str]) -> str:
         group, _, name = error.missing_cfg_file.partition("/")
         if group == "hydra" and name.startswith("launcher/"):
             extras = "[sweep] for joblib, [slurm] or [ray]"
-            missing = f"there is no {name.partition('/')[2]!r} here"
-            return f"hydra/launcher: {missing}; pip install 'benchmarl-mkt' with {extras}"
+            lacking = f"there is no {name.partition('/')[2]!r} here"
+            return f"hydra/launcher: {lacking}; pip install 'benchmarl-mkt' with {extras}"
         choices = [*_choices(group), *(error.options or ())]
         choices = [choice for choice in choices if not choice.endswith("_config")]
         return f"{group}: there is no {name!r}; {_hint(name, choices)}"
