@@ -66,13 +66,24 @@ def test_a_worker_of_ray_works_in_the_commands_folder(tmp_path, monkeypatch):
 
 def test_a_sweep_says_what_its_launcher_needs(cli, tmp_path):
     (tmp_path / "own.yaml").write_text("defaults: [config, override hydra/launcher: nope, _self_]")
-    names = ("--config-dir", str(tmp_path), "--config-name", "own")
+    names = ("--config-dir", str(tmp_path), "--config-name=own")
     status, _, error = cli("run", *names)
     assert status == 2
     assert error.endswith("; --multirun says more of a sweep's file\n")
     status, _, error = cli("run", "--multirun", *names)
     assert (status, error.count("\n")) == (2, 1)
-    assert "there is no 'launcher/nope' here; pip install 'benchmarl-mkt' with" in error
+    assert "hydra/launcher: there is no 'nope' here; pip install 'benchmarl-mkt' with" in error
+    _, _, error = cli("run", "algorithm=vdn", "task=mpe/simple_push", "hydra/job_logging=nope")
+    assert error.startswith("error: hydra: there is no 'job_logging/nope'; ")
+
+
+def test_a_broken_pipe_is_not_taken_for_a_cluster_that_is_missing(cli, monkeypatch):
+    def broken(job):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("benchmarl_mkt.cli.run.run", broken)
+    with pytest.raises(BrokenPipeError):
+        cli("run", "algorithm=vdn", "task=mpe/simple_push")
 
 
 @pytest.fixture

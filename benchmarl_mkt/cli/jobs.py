@@ -115,7 +115,11 @@ def with_hydra(
             if shown == "1":
                 raise
             raise ValueError(explain(error, arguments)) from error
-        except ConnectionError as error:  # Ray's launcher finds no cluster
+        except ConnectionError as error:
+            if (
+                type(error) is not ConnectionError
+            ):  # which Ray's launcher raises: it finds no cluster
+                raise
             raise ValueError(f"hydra/launcher: {error}; start one, see docs/sweeps.md") from error
         finally:
             os.environ.pop(FULL_ERROR)
@@ -426,15 +430,17 @@ def explain(error: Exception, overrides: list[str]) -> str:
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
-        if group == "hydra":
+        if group == "hydra" and name.startswith("launcher/"):
             extras = "[sweep] for joblib, [slurm] or [ray]"
-            return f"{group}: there is no {name!r} here; pip install 'benchmarl-mkt' with {extras}"
+            lacking = f"there is no {name.partition('/')[2]!r} here"
+            return f"hydra/launcher: {lacking}; pip install 'benchmarl-mkt' with {extras}"
         choices = [*_choices(group), *(error.options or ())]
         choices = [choice for choice in choices if not choice.endswith("_config")]
         return f"{group}: there is no {name!r}; {_hint(name, choices)}"
     if missing := re.match(r"You must specify '([^']+)'", text[0]):
         group = missing[1]
-        named = {"-cn", "--config-name"}.intersection(overrides)  # Hydra hides what ails a sweep's
+        flags = {override.partition("=")[0] for override in overrides}
+        named = flags & {"-cn", "--config-name"}  # Hydra hides what ails a sweep's
         more = "; --multirun says more of a sweep's file" if named else ""
         return f"{group}: missing; name one, such as {group}={_EXAMPLES.get(group, '...')}{more}"
     if text[0].startswith("Could not override"):

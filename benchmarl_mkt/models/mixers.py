@@ -33,7 +33,8 @@ class _StateMixer(nn.Module):
     """A mixer that reads the state z = SE_k(s) of size ``state_embed_dim``.
 
     SE_k is a linear layer of the task's own or, of a state whose entities are described, the
-    embedding of :class:`~benchmarl_mkt.models.EntityModel`, with weights by type of entity.
+    embedding of :class:`~benchmarl_mkt.models.EntityModel`, with weights by type of entity, pooled
+    as sets also where the agents read by attention.
     """
 
     reads_state = True

@@ -10,6 +10,9 @@ from benchmarl.models import model_config_registry
 from benchmarl.models.common import ModelConfig
 
 _SAFE = "torch.nn."
+# Settings of models that came later, with what held before. That is not written: teachers from
+# before keep their addresses.
+_ADDED = {"pooling": "sets"}
 
 
 def model_to_dict(config: ModelConfig) -> dict[str, Any]:
@@ -21,7 +24,8 @@ def model_to_dict(config: ModelConfig) -> dict[str, Any]:
     """
     for name, config_class in model_config_registry.items():
         if type(config) is config_class:
-            return {"name": name, **{k: _plain(v) for k, v in asdict(config).items()}}
+            fields = ((k, _plain(v)) for k, v in asdict(config).items())
+            return {"name": name, **{k: v for k, v in fields if _ADDED.get(k, _SAFE) != v}}
     raise ValueError(
         f"model: {type(config).__name__} is not in BenchMARL's model registry; "
         f"use one of {sorted(model_config_registry)}"

@@ -33,6 +33,8 @@ GAMES = {
     "meltingpot": "dm-meltingpot",
 }
 _FIRST_GAMES = ("mpe2 1.1.1", "jaxmarl 0.2.0", "smacv2 1.0.0")
+# Settings of tasks that came later, with what held before: the keys of teachers from before stay.
+_ADDED: dict[str, dict[str, Any]] = {"mpe/simple_spread": {"n_agents": 3}}
 # The fields of algorithm=mkt and of an experiment that make another teacher; of an experiment also
 # those of the algorithm's kind (on_policy_*, off_policy_*).
 ALGORITHM_FIELDS = (
@@ -86,11 +88,12 @@ class TeacherSettings:
         name = algorithm_name(self.algorithm)
         of_algorithm = ALGORITHM_FIELDS if name == "mkt" else tuple(algorithm)
         trunk = model_to_dict(trunk_config(self.model.trunk))
+        config, added = team.task_class().config, _ADDED.get(team.task, {})
         opponents = {group: sha256(policy_path(file)) for group, file in team.opponents.items()}
         return Recipe(
             task={
                 "task": team.task,
-                "config": dict(team.task_class().config),
+                "config": {k: v for k, v in config.items() if k not in added or v != added[k]},
                 "opponents": opponents,
                 "agent_id": single.config["agent_id"],
                 "reward": single.config["reward"],

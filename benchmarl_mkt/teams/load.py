@@ -140,7 +140,7 @@ def load_trunk(network: nn.Module, folder: str | Path) -> None:
 
     Raises:
         ValueError: if there is no team, or its trunk has other layers, sizes or activations, or a
-            type has.
+            type has, or it pools entities otherwise.
     """
     teams = load_team(folder).values()
     networks = [own_network(team.model) for team in teams]
@@ -152,7 +152,14 @@ def load_trunk(network: nn.Module, folder: str | Path) -> None:
         )
     network.trunk.load_state_dict(networks[0].trunk.state_dict())
     known = {name: part for net in networks for name, part in getattr(net, "parts", {}).items()}
-    for name, part in getattr(network, "parts", {}).items():
+    mine = getattr(network, "parts", {})
+    shared = known.keys() & mine.keys()
+    if shared and ("attention" in known) != ("attention" in mine):
+        theirs = "attention" if "attention" in known else "sets"
+        raise ValueError(
+            f"algorithm.trunk: the team in {folder} pools otherwise; set model.pooling={theirs}"
+        )
+    for name, part in mine.items():
         if name in known:
             try:
                 part.load_state_dict(known[name].state_dict())

@@ -123,7 +123,8 @@ def _fitting(
     if layout and networks:
         fitting = _resized(chosen, networks, {**shown, "layout": layout.to_dict()}, layout)
         types = [layout.type, *(part.type for part in layout.lists)]
-        known = {name.rpartition(":")[0] for net in networks.values() for name in net.parts}
+        parts = {name for net in networks.values() for name in net.parts}
+        known = {name.rpartition(":")[0] for name in parts - {"attention"}}  # it is of all types
         misfit = (
             f"tasks: {task} shows {types}, the team knows {sorted(known)}; all must be known, with "
             "the same sizes, and model.agent_id=true ties a team to its number of agents"

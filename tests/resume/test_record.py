@@ -57,6 +57,25 @@ def test_a_run_from_before_a_setting_of_how_it_is_run_is_taken_up(how, folder):
         assert record.name == "first"
 
 
+@pytest.mark.parametrize(
+    ("key", "before", "other"),
+    [
+        ("task", {"n_agents": 3}, {"n_agents": 5}),
+        ("critic_model", {"pooling": "sets"}, {"pooling": "attention"}),
+    ],
+)
+def test_a_run_from_before_a_setting_is_taken_up_with_what_held_before(key, before, other, folder):
+    with open_run(folder, [], CONFIG, "first"):
+        pass
+    with open_run(
+        folder, [], {**CONFIG, key: {**CONFIG.get(key, {}), **before}}, "second"
+    ) as record:
+        assert record.name == "first"
+    changed = {**CONFIG, key: {**CONFIG.get(key, {}), **other}}
+    with pytest.raises(ValueError, match="None there"), open_run(folder, [], changed, "third"):
+        pytest.fail("opened")
+
+
 def test_a_run_from_before_teachers_had_a_group_is_taken_up(folder):
     old = {"algorithm": {"teacher_experiment": "mkt_quick", "teacher_seed": 0, "mixer": "vdn"}}
     new = {"algorithm": {"teacher": {"experiment": {"lr": 0.1}, "seed": 0}, "mixer": "vdn"}}

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from benchmarl_mkt.algorithms import MktConfig
+from benchmarl_mkt.models import EntityModelConfig
 from benchmarl_mkt.teachers.find import find_teachers, missing_teachers
 from benchmarl_mkt.teams import evaluate_team, load_team
 from tests.helpers import PUSH, REPOSITORY, task_set
 
+SPREAD = "mpe/simple_spread"
 FOLDER = REPOSITORY / "tests" / "fixtures" / "0.1"
 
 
@@ -34,6 +36,19 @@ def test_a_stored_teacher_is_found(store):
     assert teacher.score["mean"] == -15.438589027404785
     other = MktConfig(teacher={"store": str(store), "seed": 1}).teacher_settings
     assert list(missing_teachers(other, task)) == ["simple_push"]
+
+
+def test_settings_that_came_later_are_not_in_recipes():
+    """Until they differ from what held before: teachers from before keep their addresses."""
+    settings = MktConfig().teacher_settings
+    settings.model = EntityModelConfig()
+    recipe = settings.recipe(task_set(SPREAD), "simple_spread")
+    assert recipe.task["config"] == {"max_cycles": 25, "terminate_at_limit": True}
+    assert "pooling" not in recipe.model
+    settings.model = EntityModelConfig(pooling="attention")
+    five = task_set({"task": SPREAD, "config": {"n_agents": 5}})
+    recipe = settings.recipe(five, "simple_spread")
+    assert (recipe.task["config"]["n_agents"], recipe.model["pooling"]) == (5, "attention")
 
 
 def test_a_team_plays_as_it_did():

@@ -6,6 +6,7 @@ import torch
 
 from benchmarl_mkt.algorithms import MktConfig
 from benchmarl_mkt.models import EntityLayout, EntityList, EntityModelConfig
+from benchmarl_mkt.models.entity import POOLINGS
 from benchmarl_mkt.teams import export_team, load_team, team_task
 from benchmarl_mkt.teams.evaluation import greedy_policy, play
 from benchmarl_mkt.teams.load import load_trunk
@@ -81,10 +82,10 @@ def things(monkeypatch):
     )
 
 
-def entity_team(folder, *tasks, seed=0, agent_id=False):
+def entity_team(folder, *tasks, seed=0, **changes):
     """A team over entities, not trained."""
     folder.mkdir(exist_ok=True)
-    model = EntityModelConfig(8, 8, small_model().trunk, token_size=4, agent_id=agent_id)
+    model = EntityModelConfig(8, 8, small_model().trunk, token_size=4, **changes)
     algorithm = MktConfig(annealing=ALONE, mixer="vdn")
     experiment = make_experiment(folder, task_set(*tasks), algorithm, model, seed=seed)
     return load_team(export_team(experiment, folder / "team"))
@@ -147,6 +148,20 @@ def test_a_new_student_begins_with_the_types_that_a_team_knows(things, tmp_path)
     for name, part in own.items():
         for key, value in part.state_dict().items():
             assert torch.equal(parts[name].state_dict()[key], value), name
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_team_that_pools_otherwise_is_refused(things, tmp_path, pooling):
+    """And attention, which is of all types, is named as none."""
+    team = entity_team(tmp_path, things("one", 2, 2), pooling=pooling)
+    network = team["one"].model
+    load_trunk(network, tmp_path)
+    (other,) = set(POOLINGS) - {pooling}
+    entity_team(tmp_path / "other", things("one", 2, 2), pooling=other)
+    with pytest.raises(ValueError, match=f"^algorithm.trunk: .*set model.pooling={other}"):
+        load_trunk(network, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"the team knows \['toy/agent', 'toy/thing'\]"):
+        zero_shot(team, things("three", 2, 2, kind="new"), 2, 0)
 
 
 def test_what_cannot_transfer_says_so(team_folder):

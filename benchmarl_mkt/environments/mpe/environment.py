@@ -57,8 +57,8 @@ class MpeEnv(LeavesEnv):
         device: DEVICE_TYPING = "cpu",
         n_agents: int | None = None,
     ):
-        sizes = {} if n_agents is None else {"N": n_agents}
-        if sizes and (scenario != SPREAD or type(n_agents) is not int or n_agents < 1):
+        number = {} if n_agents is None else {"N": n_agents}
+        if number and (scenario != SPREAD or type(n_agents) is not int or n_agents < 1):
             raise ValueError(
                 f"task.n_agents: {n_agents!r} must be a positive integer, of mpe/{SPREAD} alone"
             )
@@ -66,7 +66,7 @@ class MpeEnv(LeavesEnv):
         self.max_cycles = max_cycles
         self.terminate_at_limit = terminate_at_limit
         games = ArrayGames if scenario in ARRAY_SCENARIOS else RawGames
-        self.games = games(scenario, num_envs, max_cycles, **sizes)
+        self.games = games(scenario, num_envs, max_cycles, **number)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self.set_seed(seed)
         self.group_map: dict[str, list[str]] = {}

@@ -17,6 +17,8 @@ from benchmarl_mkt.files import write_atomically
 
 FORMAT = "benchmarl-mkt-run/1"
 RECORD = "run.json"
+# Settings that came later, with what held before: runs from before are taken up.
+_ADDED = (("task.n_agents", 3), ("model.pooling", "sets"))  # of models: also critics, teachers
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,9 @@ def _check_harmless(record: RunRecord) -> None:
 def _check_same(record: RunRecord, config: dict[str, Any], folder: Path) -> None:
     """Check that the run in ``folder`` has this configuration."""
     then, now = (dict(leaves(content, within=dict)) for content in (record.config, config))
+    for key in set(now) - set(then):
+        if any(key.endswith(name) and now[key] == value for name, value in _ADDED):
+            then[key] = now[key]
     how = {f"task.{name}" for name in RUN_FIELDS}  # a set is run, which may change
     keys = sorted({*then, *now} - how)
     if then.get("algorithm.teacher_experiment"):  # of version 0.1: it named the teachers' settings
