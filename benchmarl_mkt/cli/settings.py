@@ -11,6 +11,7 @@ import torch
 from benchmarl.experiment import ExperimentConfig
 
 from benchmarl_mkt.files import check_writable
+from benchmarl_mkt.training.resume.checkpoint import read_benchmarls
 
 # Lowest and highest values that BenchMARL takes without a word although training fails with others.
 _LIMITS = {
@@ -94,6 +95,11 @@ def _check_surroundings(config: ExperimentConfig, name: str) -> None:
             raise ValueError(f"{name}.loggers: {logger!r} is not one of {sorted(_LOGGERS)}")
     if config.restore_file is not None and not Path(config.restore_file).is_file():
         raise ValueError(f"{name}.restore_file: there is no file {config.restore_file}")
+    if config.restore_file is not None:
+        try:
+            read_benchmarls(Path(config.restore_file))
+        except ValueError as error:
+            raise ValueError(f"{name}.restore_file: {error}; name another") from error
     if config.save_folder is not None:
         if not Path(config.save_folder).is_dir():
             raise ValueError(

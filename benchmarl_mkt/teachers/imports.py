@@ -27,6 +27,7 @@ from benchmarl_mkt.teams.export import team_scores, team_specs, versions
 from benchmarl_mkt.teams.folder import write_team
 from benchmarl_mkt.teams.load import load_teacher
 from benchmarl_mkt.teams.onnx_expert import OnnxConfig, open_session
+from benchmarl_mkt.training.resume.checkpoint import read_benchmarls
 
 EPISODES = 100
 # They see every agent for itself, its observation's entries in a row.
@@ -312,7 +313,10 @@ def _read_expert(checkpoint: Path, settings: RunSettings) -> Expert:
     model = _model_of(config["model"])
 
     specs, groups, vectorised = _team_of(task)
-    digest, content = sha256(checkpoint), _load(checkpoint)
+    try:
+        digest, content = sha256(checkpoint), read_benchmarls(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"import: {error}") from error
     kinds, weights = _weights_of(content, [group["name"] for group in groups], checkpoint)
     copies = max(
         experiment.evaluation_episodes, experiment.n_envs_per_worker(algorithm.on_policy())
@@ -376,19 +380,6 @@ def _model_of(given: Mapping[str, Any]) -> dict[str, Any]:
     default = model_to_dict(model_config_registry[name].get_from_yaml())
     rows = {"num_feature_dims": 1} if name == "mlp" else {}
     return model_to_dict(model_from_dict({**default, **given, **rows}))
-
-
-def _load(checkpoint: Path) -> Mapping[str, Any]:
-    """Read a checkpoint as plain tensors and numbers; what else is in it is refused unread."""
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        content["state"]["total_frames"] = int(content["state"]["total_frames"])
-    except Exception as error:  # of torch's reader, or of whatever the content is
-        raise ValueError(
-            f"import: {checkpoint} is no checkpoint of BenchMARL's: it is damaged, or holds more "
-            "than tensors and numbers; nothing of it was run"
-        ) from error
-    return content
 
 
 def _weights_of(

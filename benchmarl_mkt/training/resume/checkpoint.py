@@ -87,6 +87,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} is damaged: {error}") from error
 
 
+def read_benchmarls(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of BenchMARL's own as plain tensors and numbers.
+
+    Raises:
+        ValueError: if it is none, or there is more in it, which is not run.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content["state"]["total_frames"] = int(content["state"]["total_frames"])
+    except Exception as error:  # of torch's reader, or of whatever the content is
+        raise ValueError(
+            f"{path} is no checkpoint of BenchMARL's: it is damaged, or holds more than tensors "
+            "and numbers; nothing of it was run"
+        ) from error
+    return content
+
+
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"[0-9]*-*{_SUFFIX}"), reverse=True)
 
