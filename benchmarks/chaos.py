@@ -218,11 +218,12 @@ def fingerprints(job: Job) -> dict[str, str]:
     for path in sorted([*job.run.rglob("*"), *job.store.rglob("*")]):
         if path.is_file() and path.suffix not in (".log", ".lock"):
             name = str(path.relative_to(job.folder)).replace(experiment.name, "NAME")
-            found[name] = _digest(path, experiment.name)
+            found[name] = digest(path, experiment.name)
     return found
 
 
-def _digest(path: Path, experiment: str) -> str:
+def digest(path: Path, experiment: str) -> str:
+    """Digest of a file without its clocks and the name of the experiment."""
     if path.suffix == ".pt":
         state = torch.load(path, weights_only=True)
         del state["state"]["total_time"]

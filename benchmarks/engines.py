@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
-from chaos import EXPERIMENT, _digest
+from chaos import EXPERIMENT, digest
 
 from benchmarl_mkt.training.resume.callback import SAVE_EVERY
 
@@ -114,9 +114,9 @@ def digests(folder: Path) -> dict[str, str]:
         for path in run.rglob("*"):
             if path.is_file() and not NOT_LEARNED.intersection(path.relative_to(run).parts):
                 name = str(path.relative_to(folder)).replace(experiment, "NAME")
-                found[name] = _digest(path, experiment)
+                found[name] = digest(path, experiment)
     for path in (folder / "store").glob("[!.]*/*"):
-        found[str(path.relative_to(folder))] = _digest(path, "")
+        found[str(path.relative_to(folder))] = digest(path, "")
     return found
 
 

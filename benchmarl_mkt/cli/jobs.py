@@ -115,10 +115,8 @@ def with_hydra(
             if shown == "1":
                 raise
             raise ValueError(explain(error, arguments)) from error
-        except ConnectionError as error:
-            if (
-                type(error) is not ConnectionError
-            ):  # which Ray's launcher raises: it finds no cluster
+        except ConnectionError as error:  # a plain one: Ray's launcher finds no cluster
+            if type(error) is not ConnectionError:
                 raise
             raise ValueError(f"hydra/launcher: {error}; start one, see docs/sweeps.md") from error
         finally:

@@ -93,9 +93,9 @@ def _check_surroundings(config: ExperimentConfig, name: str) -> None:
     for logger in config.loggers:
         if logger not in _LOGGERS:
             raise ValueError(f"{name}.loggers: {logger!r} is not one of {sorted(_LOGGERS)}")
-    if config.restore_file is not None and not Path(config.restore_file).is_file():
-        raise ValueError(f"{name}.restore_file: there is no file {config.restore_file}")
     if config.restore_file is not None:
+        if not Path(config.restore_file).is_file():
+            raise ValueError(f"{name}.restore_file: there is no file {config.restore_file}")
         try:
             read_benchmarls(Path(config.restore_file))
         except ValueError as error:
