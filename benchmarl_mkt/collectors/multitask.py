@@ -14,6 +14,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv, nest
 from benchmarl_mkt.models import EpsilonGreedyPolicy
+from benchmarl_mkt.objectives.active import rows, some, spread
 
 SUM = "episode_reward"  # as BenchMARL's transform calls the sum of an episode's rewards so far
 
@@ -63,8 +64,10 @@ class MultiTaskCollector:
         done = batch.get(("next", "done"))
         is_init = torch.cat([torch.ones_like(done[:, :1]), done[:, :-1]], 1)  # or the batch begins
         for task, teacher in self.teachers.items():
-            values = teacher(batch.get((task, "observation")), is_init)
-            batch.set((task, "teacher_values"), values)
+            observations, flags = batch.get((task, "observation")), batch.get(("active", task))[..., 0]
+            active = None if getattr(teacher, "is_recurrent", True) else some(flags)
+            values = teacher(rows(observations, active), rows(is_init, active))
+            batch.set((task, "teacher_values"), spread(values, active))
 
     @property
     def reset_at_each_iter(self) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from benchmarl_mkt.models.actions import chosen_values, greedy_actions
+from benchmarl_mkt.objectives.active import rows, some, spread
 from benchmarl_mkt.objectives.distillation import distillation_kl
 from benchmarl_mkt.objectives.td import (
     hysteretic_square,
@@ -179,29 +180,50 @@ class MktLoss(LossModule):
         choice of the next action and the student's policy.
         """
         batches = {task: self._unpack(task, tensordict.get(task)) for task in tasks}
-        observations = {task: batch["observation"] for task, batch in batches.items()}
-        is_init = batches[tasks[0]]["is_init"]
-        values = self._bound_network(observations, is_init)  # [B, T+1, N, A]
+        values = self._values(self._bound_network, batches)
         if not self._has_td:
             return {task: {"kl": self._kl(task, batches[task], values[task])} for task in tasks}
         with torch.no_grad():
-            target_values = self._bound_target_network(observations, is_init)
+            target_values = self._values(self._bound_target_network, batches)
         return {
             task: self._task_terms(task, batch, values[task], target_values[task])
             for task, batch in batches.items()
         }
 
+    def _values(self, network: nn.Module, batches: Mapping[str, dict]) -> dict[str, Tensor]:
+        """Values [B, T+1, N, A] of each task; zero where none is read, but of sequences."""
+        observations = {task: batch["observation"] for task, batch in batches.items()}
+        is_init = next(iter(batches.values()))["is_init"]
+        if is_init is not None:
+            return network(observations, is_init)
+        read = {task: self._read(batch["active"]) for task, batch in batches.items()}
+        values = network({task: rows(x, read[task]) for task, x in observations.items()})
+        return {task: spread(own, read[task]) for task, own in values.items()}
+
+    def _read(self, active: Tensor) -> Tensor | None:
+        """The observations [B, T+1] whose values count: of active steps and, in TD, after them."""
+        if some(active) is None:
+            return None
+        ahead = nn.functional.pad(active, (1, 0))
+        return nn.functional.pad(active, (0, 1)) | (ahead & self._has_td)
+
     def _task_terms(self, task: str, batch: dict, values: Tensor, target_values: Tensor) -> dict:
-        taken, state = chosen_values(values[:, :-1], batch["action"]), batch["state"]
+        active, state = some(batch["active"]), batch["state"]
         now, ahead = (None, None) if state is None else (state[:, :-1], state[:, 1:])
-        q_tot = self._bound_network.mixer(task, taken, now)  # [B, T], or [B, T, N] without mixing
+
+        def q_tot(network: nn.Module, chosen: Tensor, state: Tensor | None) -> Tensor:
+            state = None if state is None else rows(state, active)
+            return spread(network.mixer(task, rows(chosen, active), state), active)
+
+        taken = chosen_values(values[:, :-1], batch["action"])
+        together = q_tot(self._bound_network, taken, now)  # [B, T], or [B, T, N] without mixing
         with torch.no_grad():
             best = self._best_next_values(batch, values, target_values)
-            following = self._bound_target_network.mixer(task, best, ahead)
-        per_step = q_tot.detach().reshape(*batch["active"].shape, -1).mean(-1)
+            following = q_tot(self._bound_target_network, best, ahead)
+        per_step = together.detach().reshape(*batch["active"].shape, -1).mean(-1)
         return {
             "kl": self._kl(task, batch, values),
-            "td": self._td(batch, q_tot, following),
+            "td": self._td(batch, together, following),
             "q_tot": masked_mean(per_step, batch["active"]),
         }
 

@@ -52,6 +52,34 @@ def test_teacher_values_are_the_teachers_forward():
     collector.shutdown()
 
 
+class Counting:
+    """A teacher that counts the rows that it is asked for."""
+
+    def __init__(self, is_recurrent: bool):
+        self.is_recurrent, self.rows = is_recurrent, 0
+
+    def __call__(self, observation, is_init):
+        self.rows += observation.shape[:-2].numel()
+        return observation[..., :3] + 1
+
+
+@pytest.mark.parametrize("is_recurrent", [False, True])
+def test_teachers_are_not_asked_what_to_do_while_a_team_idles(is_recurrent):
+    teacher = Counting(is_recurrent)
+    tasks = toy("a", length=2, spread=4), toy("b", spread=3, masked=True)
+    collector = make_collector(*tasks, teachers={"a": teacher})
+    active = 0
+    for batch in collector:
+        flags = batch["active", "a"].squeeze(-1)
+        active += int(flags.sum())
+        values, expected = batch["a", "teacher_values"], batch["a", "observation"][..., :3] + 1
+        assert torch.equal(values[flags], expected[flags])
+        assert is_recurrent or not values[~flags].any()
+    assert 0 < active < 3 * FRAMES
+    assert teacher.rows == (3 * FRAMES if is_recurrent else active)
+    collector.shutdown()
+
+
 def test_everything_else_is_the_collectors():
     collector = make_collector(toy("a"))
     next(iter(collector))

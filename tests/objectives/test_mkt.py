@@ -21,8 +21,8 @@ STATES = {"one": STATE, "two": STATE + 1}
 
 def make_student(tasks=("one",), mixer="qmix") -> StudentNetwork:
     agents = make_agents({task: SIZES[task] for task in tasks})
-    if mixer == "vdn":
-        return StudentNetwork(agents, VdnMixer())
+    if mixer != "qmix":
+        return StudentNetwork(agents, VdnMixer() if mixer == "vdn" else IndependentMixer())
     states = {task: STATES[task] for task in tasks}
     return StudentNetwork(agents, MultiTaskMixer(states, AGENTS, 6, 4, 7))
 
@@ -342,6 +342,48 @@ def test_inactive_steps_change_nothing():
     batch["one", "teacher_values"][1, 2:] = torch.randn(AGENTS, ACTIONS) * 50
     batch["one", "observation"][1, 4:] = 7.0
     assert loss(batch)["loss"].item() == pytest.approx(before, rel=1e-5)
+
+
+@pytest.mark.parametrize("td", [True, False])
+@pytest.mark.parametrize("mixer", ["qmix", "vdn", "none"])
+def test_idle_steps_are_left_out_and_nothing_else(mixer, td):
+    student = make_student(("one", "two"), mixer)
+    loss, whole = (MktLoss(deepcopy(student), td=td) for _ in range(2))
+    batch = make_batch("one", "two", batch=5, steps=6)
+    for task in ("one", "two"):  # all of an episode, parts of others, and two in one segment
+        active = batch[task, "active"]
+        active[0], active[1, 2:], active[2, 1:4], active[3, :3] = False, False, False, False
+        batch[task, "bootstrap"] = torch.rand(active.shape) < 0.8
+    as_sequence = batch.clone()  # an ordinary trunk reads sequences, too: there all is computed
+    for task in ("one", "two"):
+        as_sequence[task, "is_init"] = torch.zeros(5, 7, 1, dtype=torch.bool)
+        active = batch[task, "active"]
+        read = nn.functional.pad(active, (0, 1))
+        if td:
+            read |= nn.functional.pad(active, (1, 0))
+        batch[task, "observation"][~read] = torch.nan
+        batch[task, "teacher_values"][~active] = 50 * torch.randn(AGENTS, SIZES[task][2])
+        if mixer == "qmix":
+            batch[task, "state"][~read] = torch.nan
+    for one, data in ((loss, batch), (whole, as_sequence)):
+        one.alpha.fill_(0.4)
+        one(data)["loss"].backward()
+    torch.testing.assert_close(loss(batch), whole(as_sequence))
+    torch.testing.assert_close(gradients(loss), gradients(whole))
+
+
+def test_a_minibatch_of_idle_steps_alone_teaches_nothing():
+    batch = make_batch("one")
+    batch["one", "active"][:] = False
+    loss = MktLoss(make_student())
+    loss(batch)["loss"].backward()
+    assert not any(gradient.any() for gradient in gradients(loss).values())
+    assert len(gradients(loss)) > 4
+
+
+def gradients(loss: MktLoss) -> dict[str, torch.Tensor]:
+    parameters = loss.network_params.flatten_keys(".").items()
+    return {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
 
 
 def test_keys_can_be_renamed():
