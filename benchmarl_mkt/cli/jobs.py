@@ -302,6 +302,8 @@ def make_job(
         raise ValueError(f"task: {name!r} is not registered; choose ENVIRONMENT/TASK")
     for key in ("model", "critic_model"):
         layers = cfg[key].get("layers") or {"": cfg[key]}
+        if not isinstance(layers, DictConfig | dict):
+            raise ValueError(f"{key}.layers: {layers!r} must be a mapping of models")
         for layer in layers.values():
             model = str(layer.get("name") if isinstance(layer, DictConfig) else layer)
             if model not in model_config_registry:
@@ -389,15 +391,21 @@ def check_keys(cfg: DictConfig) -> None:
     """Look for what Hydra lets pass: keys added with ``+`` that nobody reads, missing values.
 
     Raises:
-        ValueError: if a key is unknown, or the seed is none.
+        ValueError: if a key is unknown, or one that is needed is none or of another kind.
         OmegaConfBaseException: if an interpolation cannot be resolved.
     """
+    from omegaconf import DictConfig
+
     for key in cfg:
         if key not in KEYS:
             raise ValueError(f"{key}: unknown key; {_hint(str(key), KEYS)}")
         _visit(str(key), cfg[key])
-    if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
-        raise ValueError(f"seed: {cfg.seed!r} must be an integer from 0 to 2**32 - 1")
+    for key in KEYS[1:]:
+        if not isinstance(cfg.get(key), DictConfig):
+            choose = "model@critic_model=NAME" if key == "critic_model" else f"{key}=NAME"
+            raise ValueError(f"{key}: {cfg.get(key)!r} is no configuration; choose one: {choose}")
+    if type(cfg.get("seed")) is not int or not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed: {cfg.get('seed')!r} must be an integer from 0 to 2**32 - 1")
 
 
 def _visit(key: str, node: Any) -> None:

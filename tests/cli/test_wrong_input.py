@@ -101,6 +101,13 @@ TYPES = {
         with_set("algorithm.annealing.end=x"),
         "algorithm.annealing.end: Value 'x'",
     ),
+    "critic": (
+        stock("critic_model=multitask"),
+        "critic_model: 'multitask' is no configuration; choose one: model@critic_model=NAME",
+    ),
+    "no-seed": (stock("~seed"), "seed: None must be an integer"),
+    "no-model": (stock("~model"), "model: None is no configuration; choose one: model=NAME"),
+    "layers": (stock("++model.layers=3"), "model.layers: 3 must be a mapping of models"),
     "seed": (with_set("seed=one"), "seed: 'one' must be an integer from 0"),
     "teachers": (with_set("algorithm.teachers=3"), "algorithm.teachers: 3 must be null or"),
     "teacher": (with_set("algorithm.teachers={simple_push: 3}"), "algorithm.teachers"),
