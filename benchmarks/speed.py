@@ -499,12 +499,19 @@ def measure_learner(folder: Path, repeats: int) -> dict[str, float]:
     """(k): milliseconds of an update on 2,050 steps of eight agents in SMAX's 3s5z.
 
     On one thread and on two; beside them the matrix products of the agents' network in an update,
-    forward, backward and once more for the target.
+    forward, backward and once more for the target. And of an update in which the team idles in the
+    second half of every segment, as it does in a set with longer battles.
     """
     task = MultiTaskClass("learner", {"tasks": ["smax/3s5z"], "reward": "mean"})
-    experiment = make_experiment(task, folder, num_envs=32, mixer="vdn_s", lmbda=0.7)
-    fill(experiment)
-    experiment.replay_buffers[STUDENT].batch_size = 82  # segments of 25 steps
+    experiment, idle = (
+        make_experiment(task, folder / name, num_envs=32, mixer="vdn_s", lmbda=0.7)
+        for name in ("active", "idle")
+    )
+    for one in (experiment, idle):
+        fill(one)
+        one.replay_buffers[STUDENT].batch_size = 82  # segments of 25 steps
+    active = idle.replay_buffers[STUDENT].buffers["3s5z"].storage[:]["active"]
+    active[:, active.shape[1] // 2 :] = False
     (agents,) = experiment.replay_buffers[STUDENT].sample().values()
     rows = agents.get("observation").flatten(0, 2)
     sizes = (rows.shape[-1], 64, 64, agents.get("action_mask").shape[-1])
@@ -527,8 +534,11 @@ def measure_learner(folder: Path, repeats: int) -> dict[str, float]:
 
         return run
 
-    update = functools.partial(experiment._optimizer_loop, STUDENT)
-    calls = {"update": update, "products": products}
+    calls = {
+        "update": functools.partial(experiment._optimizer_loop, STUDENT),
+        "update, half idle": functools.partial(idle._optimizer_loop, STUDENT),
+        "products": products,
+    }
     return medians(
         {f"{name}, {n} threads": on(n, call) for name, call in calls.items() for n in (1, 2)},
         max(repeats // 4, 10),
@@ -692,6 +702,9 @@ def report(found: dict[str, Any]) -> str:
     )
     ratio["SMAX update, one thread / two threads"] = (
         learner["update, 1 threads"] / learner["update, 2 threads"]
+    )
+    ratio["SMAX update, half of its steps idle / none, one thread"] = (
+        learner["update, half idle, 1 threads"] / learner["update, 1 threads"]
     )
     for name in BATTLES:
         fps = {who: found["smax"][f"{name}: {who}"] for who in ("JaxMARL", "collector")}

@@ -81,7 +81,7 @@ def test_specs(stand_in):
         "v2": (3, 9),
     }
     assert (env.teams["3m"].max_steps, env.teams["v2"].max_steps) == (60, 200)
-    assert (env.teams["3m"].state_size, env.teams["3m"].observation_size) == (72, 87 + 3)
+    assert (env.teams["3m"].state_size, env.teams["3m"].observation_size) == (48, 87 + 3)
     env.close()
 
 
@@ -120,6 +120,46 @@ def test_what_an_ally_sees_is_described(stand_in, monkeypatch):
     plain = make_env(SMAC)
     assert plain.teams["3m"].layout is None
     plain.close()
+
+
+@needs_jaxmarl
+def test_what_the_state_shows_is_described(stand_in):
+    """Allies (health, cooldown, x, y) with their last basic action, then enemies (health, x, y)."""
+    env = make_env(SMAC, SMACV2)
+    team, data = env.teams["3m"], env.reset()
+    for name in ("3m", "v2"):
+        data[name, "action"] = torch.full((2, 3), 4)  # all go east
+    state = env.step(data)["next", "state", "3m"]
+    assert state.shape == (2, 3 * 4 + 3 * 3 + 3 * 9)
+    allies, enemies = entity_rows(team.state_layout, state)
+    assert (allies.shape, enemies.shape) == ((3, 2, 4 + 6 + 1), (3, 2, 3 + 1))
+    torch.testing.assert_close(allies[1, :, :4], state[:, 4:8])
+    assert allies[..., 4:10].argmax(-1).eq(4).all()
+    torch.testing.assert_close(enemies[2, :, :3], state[:, 18:21])
+    types = [part.type for part in team.state_layout.lists]
+    assert types == ["smac/T/state/ally_4", "smac/T/state/enemy_3"]
+    v2 = [part.type for part in env.teams["v2"].state_layout.lists]
+    assert v2 == ["smac/P/protoss_gen/state/ally_7", "smac/P/protoss_gen/state/enemy_6"]
+    env.close()
+
+
+@needs_jaxmarl
+@pytest.mark.parametrize(
+    ("option", "size"),
+    [("state_timestep_number", 49), ("state_last_action", 21), ("obs_instead_of_state", None)],
+)
+def test_the_states_options_are_described(stand_in, option, size):
+    config = {"map_name": "3m", option: option != "state_last_action"}
+    task = StarcraftClass("3M", config)
+    env = task.get_env_fun(1, False, 0, "cpu")()
+    layout = task.state_layout(env)
+    env.close()
+    if size is None:
+        assert layout is None
+        return
+    layout.check(size)
+    assert layout.own == (((48, 49),) if size == 49 else ())
+    assert layout.lists[0].parts == (((0, 4),) if size == 21 else ((0, 4), (21, 9)))
 
 
 @needs_jaxmarl

@@ -86,11 +86,7 @@ class StarcraftClass(BattleClass):
         of features. A medivac's actions heal allies, but are described as the others': they target
         enemies.
         """
-        from smacv2.env.starcraft2.maps import get_map_params
-
-        params = get_map_params(self.config["map_name"])
-        units = f"/{params['map_type']}" if env.unit_type_bits else ""
-        own_army, other_army = (f"smac/{params[side]}{units}" for side in ("a_race", "b_race"))
+        own_army, other_army = self._armies(env)
         moves, own = env.get_obs_move_feats_size(), env.get_obs_own_feats_size()
         enemies, enemy_size = env.get_obs_enemy_feats_size()
         allies, ally_size = env.get_obs_ally_feats_size()
@@ -108,6 +104,39 @@ class StarcraftClass(BattleClass):
         )  # fmt: skip
         itself = f"{own_army}/unit_{moves + size - after}"
         return {GROUP: EntityLayout(itself, ((0, moves), (after, size)), seen)}
+
+    def state_layout(self, env: EnvBase) -> EntityLayout | None:
+        """Return what smacv2's state shows: allies with their last basic action, enemies, the time.
+
+        None, if observations take its place (``obs_instead_of_state``).
+        """
+        if env.obs_instead_of_state:
+            return None
+        own_army, other_army = self._armies(env)
+        allies, ally = env.n_agents, env.get_ally_num_attributes()
+        enemies, enemy = env.n_enemies, env.get_enemy_num_attributes()
+        first, after = allies * ally, allies * ally + enemies * enemy
+        parts: tuple[tuple[int, int], ...] = ((0, ally),)
+        attacks: tuple[int, ...] = ()  # there is one for every enemy
+        if env.state_last_action:
+            actions = env.n_actions_no_attack + enemies
+            parts += ((after, actions),)
+            attacks = tuple(range(ally + env.n_actions_no_attack, ally + actions))
+            after += allies * actions
+        lists = (
+            EntityList(f"{own_army}/state/ally_{ally}", allies, parts, present=0, dropped=attacks),
+            EntityList(f"{other_army}/state/enemy_{enemy}", enemies, ((first, enemy),), present=0),
+        )
+        time = ((after, after + 1),) if env.state_timestep_number else ()
+        return EntityLayout("smac/state", time, lists)
+
+    def _armies(self, env: EnvBase) -> list[str]:
+        """What names of types begin with: of allies, and of enemies."""
+        from smacv2.env.starcraft2.maps import get_map_params
+
+        params = get_map_params(self.config["map_name"])
+        units = f"/{params['map_type']}" if env.unit_type_bits else ""
+        return [f"smac/{params[side]}{units}" for side in ("a_race", "b_race")]
 
     def group_map(self, env: EnvBase) -> dict[str, list[str]]:
         n_agents = env.full_action_spec_unbatched[GROUP, "action"].shape[0]

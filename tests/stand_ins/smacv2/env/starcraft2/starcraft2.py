@@ -28,6 +28,9 @@ class StarCraft2Env:
         self.continuing_episode = continuing_episode
         self.n_actions_no_attack = ATTACK
         self.n_actions = ATTACK + self.n_enemies
+        self.obs_instead_of_state = options.get("obs_instead_of_state", False)
+        self.state_last_action = options.get("state_last_action", True)
+        self.state_timestep_number = options.get("state_timestep_number", False)
         self.unit_type_bits = 3 if params["map_type"] == "protoss_gen" else 0
         self._field = battlefield(SCENARIOS["3m"])
         self._battles = self._field.slots(np.array([0 if seed is None else seed], np.uint32))
@@ -35,7 +38,7 @@ class StarCraft2Env:
 
     def reset(self, episode_config=None):
         self._battles, self._view = self._field.restart(self._battles, np.ones(1, bool))
-        self._steps = 0
+        self._steps, self._last = 0, np.zeros((self.n_agents, self.n_actions), np.float32)
         return self.get_obs(), self.get_state()
 
     def step(self, actions):
@@ -44,6 +47,7 @@ class StarCraft2Env:
         for agent, action in enumerate(actions):
             available = self.get_avail_agent_actions(agent)
             assert available[action] == 1, f"Agent {agent} cannot perform action {action}"
+            self._last[agent] = np.eye(self.n_actions)[action]
             chosen[0, agent] = _IN_SMAX[action] if action < ATTACK else action - 1
         self._battles = self._field.step(self._battles, chosen)
         self._view = self._field.view(self._battles)
@@ -94,15 +98,37 @@ class StarCraft2Env:
     def get_obs_own_feats_size(self):
         return _OWN
 
+    def get_ally_num_attributes(self):
+        return 4 + self.unit_type_bits
+
+    def get_enemy_num_attributes(self):
+        return 3 + self.unit_type_bits
+
     def get_state(self):
-        return np.array(self._view.state[0])
+        """As smacv2: allies (health, cooldown, x, y), enemies (without cooldown), last actions."""
+        if self.obs_instead_of_state:
+            return np.concatenate(self.get_obs())
+        units = self._view.state[0][: _OWN * (self.n_agents + self.n_enemies)].reshape(-1, _OWN)
+        types = np.zeros((len(units), self.unit_type_bits), np.float32)
+        shown = np.concatenate((units[:, [0, 3, 1, 2]], types), 1) * self._alive()[:, None]
+        parts = [shown[: self.n_agents], np.delete(shown[self.n_agents :], 1, 1)]
+        if self.state_last_action:
+            parts.append(self._last)
+        if self.state_timestep_number:
+            parts.append(np.array([self._steps / self.episode_limit]))
+        return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
 
     def get_obs_size(self):
         lists = self.get_obs_enemy_feats_size(), self.get_obs_ally_feats_size()
         return 4 + _OWN + sum(count * size for count, size in lists)
 
     def get_state_size(self):
-        return self._field.state_size
+        if self.obs_instead_of_state:
+            return self.get_obs_size() * self.n_agents
+        size = self.n_agents * self.get_ally_num_attributes()
+        size += self.n_enemies * self.get_enemy_num_attributes()
+        size += self.n_agents * self.n_actions * self.state_last_action
+        return size + self.state_timestep_number
 
     def get_avail_actions(self):
         return [self.get_avail_agent_actions(agent) for agent in range(self.n_agents)]
