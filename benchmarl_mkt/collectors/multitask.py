@@ -64,9 +64,10 @@ class MultiTaskCollector:
         done = batch.get(("next", "done"))
         is_init = torch.cat([torch.ones_like(done[:, :1]), done[:, :-1]], 1)  # or the batch begins
         for task, teacher in self.teachers.items():
-            observations, flags = batch.get((task, "observation")), batch.get(("active", task))[..., 0]
-            active = None if getattr(teacher, "is_recurrent", True) else some(flags)
-            values = teacher(rows(observations, active), rows(is_init, active))
+            active = some(batch.get(("active", task)).squeeze(-1))
+            if getattr(teacher, "is_recurrent", True):  # or unknown
+                active = None
+            values = teacher(*(rows(x, active) for x in (batch.get((task, "observation")), is_init)))
             batch.set((task, "teacher_values"), spread(values, active))
 
     @property

@@ -9,7 +9,7 @@ from torch import Tensor
 def some(mask: Tensor) -> Tensor | None:
     """Return ``mask`` [*B] if it is worth leaving out what it hides, else None.
 
-    It is not where all or none is true, nor elsewhere than on a CPU, which would wait for the count.
+    It is not where all or none is true, nor on a GPU, which would have to wait for the count.
     """
     if mask.device.type != "cpu":
         return None
@@ -17,7 +17,7 @@ def some(mask: Tensor) -> Tensor | None:
 
 
 def rows(entries: Tensor, mask: Tensor | None) -> Tensor:
-    """Take the entries [*B, ...] where ``mask`` [*B] is true: [M, ...]; all, as they are, if None."""
+    """Take the entries [*B, ...] where ``mask`` [*B] is true: [M, ...]; if None, all."""
     return entries if mask is None else entries[mask]
 
 

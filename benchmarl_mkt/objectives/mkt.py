@@ -191,7 +191,7 @@ class MktLoss(LossModule):
         }
 
     def _values(self, network: nn.Module, batches: Mapping[str, dict]) -> dict[str, Tensor]:
-        """Values [B, T+1, N, A] of each task; zero where none is read, unless the trunk is recurrent."""
+        """Values [B, T+1, N, A] of each task; those that nobody reads may be zero."""
         observations = {task: batch["observation"] for task, batch in batches.items()}
         is_init = next(iter(batches.values()))["is_init"]
         if is_init is not None:
