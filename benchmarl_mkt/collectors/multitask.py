@@ -67,7 +67,8 @@ class MultiTaskCollector:
             active = some(batch.get(("active", task)).squeeze(-1))
             if getattr(teacher, "is_recurrent", True):  # or unknown
                 active = None
-            values = teacher(*(rows(x, active) for x in (batch.get((task, "observation")), is_init)))
+            seen = rows(batch.get((task, "observation")), active)
+            values = teacher(seen, rows(is_init, active))
             batch.set((task, "teacher_values"), spread(values, active))
 
     @property
