@@ -503,15 +503,10 @@ def measure_learner(folder: Path, repeats: int) -> dict[str, float]:
     second half of every segment, as it does in a set with longer battles.
     """
     task = MultiTaskClass("learner", {"tasks": ["smax/3s5z"], "reward": "mean"})
-    experiment, idle = (
-        make_experiment(task, folder / name, num_envs=32, mixer="vdn_s", lmbda=0.7)
-        for name in ("active", "idle")
-    )
-    for one in (experiment, idle):
-        fill(one)
-        one.replay_buffers[STUDENT].batch_size = 82  # segments of 25 steps
-    active = idle.replay_buffers[STUDENT].buffers["3s5z"].storage[:]["active"]
-    active[:, active.shape[1] // 2 :] = False
+    experiment = make_experiment(task, folder, num_envs=32, mixer="vdn_s", lmbda=0.7)
+    fill(experiment)
+    experiment.replay_buffers[STUDENT].batch_size = 82  # segments of 25 steps
+    active = experiment.replay_buffers[STUDENT].buffers["3s5z"].storage[:]["active"]
     (agents,) = experiment.replay_buffers[STUDENT].sample().values()
     rows = agents.get("observation").flatten(0, 2)
     sizes = (rows.shape[-1], 64, 64, agents.get("action_mask").shape[-1])
@@ -534,11 +529,13 @@ def measure_learner(folder: Path, repeats: int) -> dict[str, float]:
 
         return run
 
-    calls = {
-        "update": functools.partial(experiment._optimizer_loop, STUDENT),
-        "update, half idle": functools.partial(idle._optimizer_loop, STUDENT),
-        "products": products,
-    }
+    def half_idle() -> None:
+        active[:, active.shape[1] // 2 :] = False
+        update()
+        active[:] = True
+
+    update = functools.partial(experiment._optimizer_loop, STUDENT)
+    calls = {"update": update, "update, half idle": half_idle, "products": products}
     return medians(
         {f"{name}, {n} threads": on(n, call) for name, call in calls.items() for n in (1, 2)},
         max(repeats // 4, 10),

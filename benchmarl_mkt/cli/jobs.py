@@ -111,7 +111,7 @@ def with_hydra(
             hydra.main(version_base=None, config_path=str(benchmarl_conf()), config_name="config")(
                 of_hydra
             )()
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             if shown == "1":
                 raise
             raise ValueError(explain(error, arguments)) from error
@@ -355,7 +355,7 @@ def composed(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         cfg = OmegaConf.masked_copy(cfg, KEYS)
         check_keys(cfg)
         plain = OmegaConf.to_container(cfg, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ValueError(explain(error, overrides)) from error
     return choices, plain
 
@@ -396,14 +396,14 @@ def check_keys(cfg: DictConfig) -> None:
     """
     from omegaconf import DictConfig
 
-    for key in cfg:
-        if key not in KEYS:
-            raise ValueError(f"{key}: unknown key; {_hint(str(key), KEYS)}")
-        _visit(str(key), cfg[key])
     for key in KEYS[1:]:
         if not isinstance(cfg.get(key), DictConfig):
             choose = "model@critic_model=NAME" if key == "critic_model" else f"{key}=NAME"
             raise ValueError(f"{key}: {cfg.get(key)!r} is no configuration; choose one: {choose}")
+    for key in cfg:
+        if key not in KEYS:
+            raise ValueError(f"{key}: unknown key; {_hint(str(key), KEYS)}")
+        _visit(str(key), cfg[key])
     if type(cfg.get("seed")) is not int or not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed: {cfg.get('seed')!r} must be an integer from 0 to 2**32 - 1")
 
@@ -449,6 +449,10 @@ def explain(error: Exception, overrides: list[str]) -> str:
         named = flags & {"-cn", "--config-name"}  # Hydra hides what ails a sweep's
         more = "; --multirun says more of a sweep's file" if named else ""
         return f"{group}: missing; name one, such as {group}={_EXAMPLES.get(group, '...')}{more}"
+    if text[0].startswith("Config group override must be"):
+        named = [o for o in overrides if re.fullmatch(r"[\w@/]+=([-\d.]+|null|true|false)", o)]
+        group = named[0].partition("=")[0] if named else "override"
+        return f"{group}: a group's choice is a name; choose one: {group}=NAME"
     if text[0].startswith("Could not override"):
         key = key or text[0].split("'")[1]
         return f"{key}: unknown key; {_hint(key.rpartition('.')[2], _siblings(key, overrides))}"

@@ -14,7 +14,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv, nest
 from benchmarl_mkt.models import EpsilonGreedyPolicy
-from benchmarl_mkt.objectives.active import rows, some, spread
+from benchmarl_mkt.objectives.active import places_of, rows, spread, worthwhile
 
 SUM = "episode_reward"  # as BenchMARL's transform calls the sum of an episode's rewards so far
 
@@ -31,7 +31,8 @@ class MultiTaskCollector:
     Args:
         collector: the collector; anything not named here is passed on to it.
         teachers: task -> function from observations [B, T, N, D] and ``is_init`` [B, T, 1] to
-            values [B, T, N, A]; a recurrent one starts every batch afresh, as the student does.
+            values [B, T, N, A]; a recurrent one starts every batch afresh, as the student does. One
+            whose ``is_recurrent`` is false may be asked for active steps alone: [M, N, D], [M, 1].
         policy: what the collector acts by.
     """
 
@@ -64,12 +65,12 @@ class MultiTaskCollector:
         done = batch.get(("next", "done"))
         is_init = torch.cat([torch.ones_like(done[:, :1]), done[:, :-1]], 1)  # or the batch begins
         for task, teacher in self.teachers.items():
-            active = some(batch.get(("active", task)).squeeze(-1))
-            if getattr(teacher, "is_recurrent", True):  # or unknown
-                active = None
-            seen = rows(batch.get((task, "observation")), active)
-            values = teacher(seen, rows(is_init, active))
-            batch.set((task, "teacher_values"), spread(values, active))
+            active = batch.get(("active", task)).squeeze(-1)
+            may_skip = not getattr(teacher, "is_recurrent", True) and worthwhile(active)
+            places = places_of(active) if may_skip else None
+            seen = rows(batch.get((task, "observation")), places)
+            values = teacher(seen, rows(is_init, places))
+            batch.set((task, "teacher_values"), spread(values, places, active.shape))
 
     @property
     def reset_at_each_iter(self) -> bool:

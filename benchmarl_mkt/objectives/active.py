@@ -1,4 +1,4 @@
-"""Rows that count: what idle steps would give is not computed."""
+"""Steps that count: what idle ones would give is not computed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import torch
 from torch import Tensor
 
 
-def some(mask: Tensor) -> Tensor | None:
-    """Return ``mask`` [*B] if it is worth leaving out what it hides, else None.
+def places_of(mask: Tensor) -> Tensor:
+    """Return where ``mask`` [B, T] is true: [M], counted row by row."""
+    return mask.flatten().nonzero().squeeze(-1)
 
-    It is not where all or none is true, nor on a GPU, which would have to wait for the count.
+
+def worthwhile(active: Tensor) -> bool:
+    """Tell whether it saves time to leave out the steps that are not ``active`` [B, T].
+
+    It does where a third of them idle, and on no GPU, which would have to wait for their number.
     """
-    if mask.device.type != "cpu":
-        return None
-    return mask if 0 < int(mask.sum()) < mask.numel() else None
+    return active.device.type == "cpu" and 0 < 3 * int(active.sum()) <= 2 * active.numel()
 
 
-def rows(entries: Tensor, mask: Tensor | None) -> Tensor:
-    """Take the entries [*B, ...] where ``mask`` [*B] is true: [M, ...]; if None, all."""
-    return entries if mask is None else entries[mask]
+def rows(entries: Tensor, places: Tensor | None) -> Tensor:
+    """Take [M, ...] of the entries [B, T, ...]; if ``places`` is None all, as they are."""
+    return entries if places is None else entries.flatten(0, 1).index_select(0, places)
 
 
-def spread(entries: Tensor, mask: Tensor | None) -> Tensor:
-    """Put [M, ...] back where :func:`rows` took it: [*B, ...], zero elsewhere."""
-    if mask is None:
+def spread(entries: Tensor, places: Tensor | None, batch: torch.Size) -> Tensor:
+    """Put [M, ...] where :func:`rows` took it of ``batch`` [B, T]; elsewhere is zero."""
+    if places is None:
         return entries
-    places = torch.zeros((*mask.shape, *entries.shape[1:]), dtype=entries.dtype, device=mask.device)
-    return places.index_put((mask,), entries)
+    empty = torch.zeros((batch.numel(), *entries.shape[1:]), dtype=entries.dtype)
+    return empty.index_copy(0, places, entries).unflatten(0, batch)

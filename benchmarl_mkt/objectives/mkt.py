@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from benchmarl_mkt.models.actions import chosen_values, greedy_actions
-from benchmarl_mkt.objectives.active import rows, some, spread
+from benchmarl_mkt.objectives.active import places_of, rows, spread, worthwhile
 from benchmarl_mkt.objectives.distillation import distillation_kl
 from benchmarl_mkt.objectives.td import (
     hysteretic_square,
@@ -41,6 +41,7 @@ class MktLoss(LossModule):
     Args:
         network: the student, as :class:`~benchmarl_mkt.models.StudentNetwork`: called with
             (task -> observations, is_init), with a ``mixer`` and one of ``embeddings`` per task.
+            Without ``is_init`` observations may be those of active steps alone, [M, N, D].
         gamma: discount factor.
         temperature: t of Eq. 3 per task, or one for all.
         share_temperature: whether the student's softmax uses t too (Eq. 3: no).
@@ -180,51 +181,55 @@ class MktLoss(LossModule):
         choice of the next action and the student's policy.
         """
         batches = {task: self._unpack(task, tensordict.get(task)) for task in tasks}
-        values = self._values(self._bound_network, batches)
+        is_init = batches[tasks[0]]["is_init"]
+        read = {task: None if is_init is not None else self._read(batches[task]) for task in tasks}
+        seen = {task: rows(batches[task]["observation"], read[task]) for task in tasks}
+
+        def values(network: nn.Module) -> dict[str, Tensor]:  # [B, T+1, N, A]
+            of_rows = network(seen, is_init)
+            shape = {task: batches[task]["observation"].shape[:2] for task in tasks}
+            return {task: spread(of_rows[task], read[task], shape[task]) for task in tasks}
+
+        own = values(self._bound_network)
         if not self._has_td:
-            return {task: {"kl": self._kl(task, batches[task], values[task])} for task in tasks}
+            return {task: {"kl": self._kl(task, batches[task], own[task])} for task in tasks}
         with torch.no_grad():
-            target_values = self._values(self._bound_target_network, batches)
+            target = values(self._bound_target_network)
         return {
-            task: self._task_terms(task, batch, values[task], target_values[task])
-            for task, batch in batches.items()
+            task: self._task_terms(task, batches[task], own[task], target[task]) for task in tasks
         }
 
-    def _values(self, network: nn.Module, batches: Mapping[str, dict]) -> dict[str, Tensor]:
-        """Values [B, T+1, N, A] of each task; those that nobody reads may be zero."""
-        observations = {task: batch["observation"] for task, batch in batches.items()}
-        is_init = next(iter(batches.values()))["is_init"]
-        if is_init is not None:
-            return network(observations, is_init)
-        read = {task: self._read(batch["active"]) for task, batch in batches.items()}
-        values = network({task: rows(x, read[task]) for task, x in observations.items()})
-        return {task: spread(own, read[task]) for task, own in values.items()}
+    def _read(self, batch: dict) -> Tensor | None:
+        """Places among [B, T+1] of the observations whose values are read; None, if of all.
 
-    def _read(self, active: Tensor) -> Tensor | None:
-        """The observations [B, T+1] whose values count: of active steps and, in TD, after them."""
-        if some(active) is None:
+        Those are of active steps and, in TD, what follows them.
+        """
+        active = batch["active"]
+        if not worthwhile(active):
             return None
-        ahead = nn.functional.pad(active, (1, 0))
-        return nn.functional.pad(active, (0, 1)) | (ahead & self._has_td)
+        read = nn.functional.pad(active, (0, 1))
+        return places_of(read | nn.functional.pad(active, (1, 0)) if self._has_td else read)
 
     def _task_terms(self, task: str, batch: dict, values: Tensor, target_values: Tensor) -> dict:
-        active, state = some(batch["active"]), batch["state"]
-        now, ahead = (None, None) if state is None else (state[:, :-1], state[:, 1:])
+        active, state = batch["active"], batch["state"]
+        places = places_of(active) if worthwhile(active) else None
 
-        def q_tot(network: nn.Module, chosen: Tensor, state: Tensor | None) -> Tensor:
-            state = None if state is None else rows(state, active)
-            return spread(network.mixer(task, rows(chosen, active), state), active)
+        def mixed(network: nn.Module, chosen: Tensor, steps: slice) -> Tensor:
+            state_now = None if state is None else rows(state[:, steps], places)
+            return spread(
+                network.mixer(task, rows(chosen, places), state_now), places, active.shape
+            )
 
         taken = chosen_values(values[:, :-1], batch["action"])
-        together = q_tot(self._bound_network, taken, now)  # [B, T], or [B, T, N] without mixing
+        q_tot = mixed(self._bound_network, taken, slice(-1))  # [B, T], or [B, T, N] without mixing
         with torch.no_grad():
             best = self._best_next_values(batch, values, target_values)
-            following = q_tot(self._bound_target_network, best, ahead)
-        per_step = together.detach().reshape(*batch["active"].shape, -1).mean(-1)
+            following = mixed(self._bound_target_network, best, slice(1, None))
+        per_step = q_tot.detach().reshape(*active.shape, -1).mean(-1)
         return {
             "kl": self._kl(task, batch, values),
-            "td": self._td(batch, together, following),
-            "q_tot": masked_mean(per_step, batch["active"]),
+            "td": self._td(batch, q_tot, following),
+            "q_tot": masked_mean(per_step, active),
         }
 
     def _unpack(self, task: str, batch: TensorDictBase) -> dict[str, Tensor | None]:

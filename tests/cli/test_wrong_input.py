@@ -107,6 +107,15 @@ TYPES = {
     ),
     "no-seed": (stock("~seed"), "seed: None must be an integer"),
     "no-model": (stock("~model"), "model: None is no configuration; choose one: model=NAME"),
+    "no-algorithm": (stock("~algorithm"), "algorithm: None is no configuration; choose one: algo"),
+    "number-as-group": (
+        stock("experiment=3"),
+        "experiment: a group's choice is a name; choose one",
+    ),
+    "null-as-group": (
+        stock("task=null"),
+        "task: a group's choice is a name; choose one: task=NAME",
+    ),
     "layers": (stock("++model.layers=3"), "model.layers: 3 must be a mapping of models"),
     "seed": (with_set("seed=one"), "seed: 'one' must be an integer from 0"),
     "teachers": (with_set("algorithm.teachers=3"), "algorithm.teachers: 3 must be null or"),

@@ -66,8 +66,7 @@ class Counting:
 @pytest.mark.parametrize("is_recurrent", [False, True])
 def test_teachers_are_not_asked_what_to_do_while_a_team_idles(is_recurrent):
     teacher = Counting(is_recurrent)
-    tasks = toy("a", length=2, spread=4), toy("b", spread=3, masked=True)
-    collector = make_collector(*tasks, teachers={"a": teacher})
+    collector = make_collector(toy("a", length=2), toy("b", length=7), teachers={"a": teacher})
     active = 0
     for batch in collector:
         flags = batch["active", "a"].squeeze(-1)

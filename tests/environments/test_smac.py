@@ -137,9 +137,9 @@ def test_what_the_state_shows_is_described(stand_in):
     assert allies[..., 4:10].argmax(-1).eq(4).all()
     torch.testing.assert_close(enemies[2, :, :3], state[:, 18:21])
     types = [part.type for part in team.state_layout.lists]
-    assert types == ["smac/T/state/ally_4", "smac/T/state/enemy_3"]
+    assert types == ["smac/T/state/ally_4_6", "smac/T/state/enemy_3"]
     v2 = [part.type for part in env.teams["v2"].state_layout.lists]
-    assert v2 == ["smac/P/protoss_gen/state/ally_7", "smac/P/protoss_gen/state/enemy_6"]
+    assert v2 == ["smac/P/protoss_gen/state/ally_7_6", "smac/P/protoss_gen/state/enemy_6"]
     env.close()
 
 
@@ -160,6 +160,28 @@ def test_the_states_options_are_described(stand_in, option, size):
     layout.check(size)
     assert layout.own == (((48, 49),) if size == 49 else ())
     assert layout.lists[0].parts == (((0, 4),) if size == 21 else ((0, 4), (21, 9)))
+
+
+class Larger:
+    """What smacv2 says of five allies with a medivac against four: an action for every ally."""
+
+    n_agents, n_enemies, n_actions_no_attack, n_actions, unit_type_bits = 5, 4, 6, 11, 3
+    obs_instead_of_state, state_last_action, state_timestep_number = False, True, True
+
+    def get_ally_num_attributes(self):
+        return 4 + 3
+
+    def get_enemy_num_attributes(self):
+        return 3 + 3
+
+
+@needs_jaxmarl
+def test_a_state_with_more_allies_than_enemies_is_described(stand_in):
+    layout = StarcraftClass("3M", {"map_name": "3m"}).state_layout(Larger())
+    layout.check(5 * 7 + 4 * 6 + 5 * 11 + 1)  # smacv2's get_state_size
+    assert layout.own == ((114, 115),)
+    assert layout.lists[0].parts == ((0, 7), (59, 11))
+    assert layout.lists[0].kept == list(range(7 + 6))
 
 
 @needs_jaxmarl

@@ -12,6 +12,7 @@ from torchrl.objectives.multiagent import QMixerLoss
 
 from benchmarl_mkt.models import IndependentMixer, MultiTaskMixer, StudentNetwork, VdnMixer
 from benchmarl_mkt.objectives import MktLoss, distillation_kl
+from benchmarl_mkt.objectives.active import places_of, rows, spread, worthwhile
 from tests.helpers import make_agents, random_segments
 
 AGENTS, SIZE, ACTIONS, STATE, GAMMA = 2, 5, 4, 3, 0.9
@@ -346,30 +347,52 @@ def test_inactive_steps_change_nothing():
 
 @pytest.mark.parametrize("td", [True, False])
 @pytest.mark.parametrize("mixer", ["qmix", "vdn", "none"])
-def test_idle_steps_are_left_out_and_nothing_else(mixer, td):
+def test_idle_steps_are_left_out_and_nothing_else(mixer, td, monkeypatch):
     student = make_student(("one", "two"), mixer)
-    loss, whole = (MktLoss(deepcopy(student), td=td) for _ in range(2))
+    loss, whole = (MktLoss(deepcopy(student), td=td, lmbda=0.7) for _ in range(2))
+    loss.alpha.fill_(0.4)
+    whole.alpha.fill_(0.4)
     batch = make_batch("one", "two", batch=5, steps=6)
     for task in ("one", "two"):  # all of an episode, parts of others, and two in one segment
         active = batch[task, "active"]
         active[0], active[1, 2:], active[2, 1:4], active[3, :3] = False, False, False, False
         batch[task, "bootstrap"] = torch.rand(active.shape) < 0.8
-    as_sequence = batch.clone()  # an ordinary trunk reads sequences, too: there all is computed
-    for task in ("one", "two"):
-        as_sequence[task, "is_init"] = torch.zeros(5, 7, 1, dtype=torch.bool)
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarl_mkt.objectives.mkt.worthwhile", lambda active: False)
+        expected = whole(batch)
+        expected["loss"].backward()
+    for task in ("one", "two"):  # gradients of what is read would not be finite
         active = batch[task, "active"]
         read = nn.functional.pad(active, (0, 1))
         if td:
             read |= nn.functional.pad(active, (1, 0))
         batch[task, "observation"][~read] = torch.nan
-        batch[task, "teacher_values"][~active] = 50 * torch.randn(AGENTS, SIZES[task][2])
         if mixer == "qmix":
             batch[task, "state"][~read] = torch.nan
-    for one, data in ((loss, batch), (whole, as_sequence)):
-        one.alpha.fill_(0.4)
-        one(data)["loss"].backward()
-    torch.testing.assert_close(loss(batch), whole(as_sequence))
+    result = loss(batch)
+    result["loss"].backward()
+    torch.testing.assert_close(result, expected)
     torch.testing.assert_close(gradients(loss), gradients(whole))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_steps_go_back_where_they_were_taken(seed):
+    torch.manual_seed(seed)
+    batch, entries = torch.Size((seed % 4 + 1, 5)), torch.randn(seed % 4 + 1, 5, 2, 3)
+    mask = torch.rand(batch) < 0.5
+    places = places_of(mask)
+    torch.testing.assert_close(rows(entries, places), entries[mask])
+    back = spread(rows(entries, places), places, batch)
+    assert torch.equal(back, torch.where(mask[..., None, None], entries, 0.0))
+    assert rows(entries, None) is entries
+    assert spread(entries, None, batch) is entries
+
+
+@pytest.mark.parametrize(
+    ("active", "idle", "expected"), [(6, 0, False), (5, 1, False), (4, 2, True), (0, 6, False)]
+)
+def test_a_third_must_idle_before_steps_are_left_out(active, idle, expected):
+    assert worthwhile(torch.tensor([[True] * active + [False] * idle])) is expected
 
 
 def test_a_minibatch_of_idle_steps_alone_teaches_nothing():

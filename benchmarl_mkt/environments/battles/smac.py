@@ -117,14 +117,15 @@ class StarcraftClass(BattleClass):
         enemies, enemy = env.n_enemies, env.get_enemy_num_attributes()
         first, after = allies * ally, allies * ally + enemies * enemy
         parts: tuple[tuple[int, int], ...] = ((0, ally),)
-        attacks: tuple[int, ...] = ()  # there is one for every enemy
+        kind, targeted = f"ally_{ally}", ()
         if env.state_last_action:
-            actions = env.n_actions_no_attack + enemies
-            parts += ((after, actions),)
-            attacks = tuple(range(ally + env.n_actions_no_attack, ally + actions))
-            after += allies * actions
+            parts += ((after, env.n_actions),)
+            kind += f"_{env.n_actions_no_attack}"
+            # How many there are depends on the armies.
+            targeted = tuple(range(ally + env.n_actions_no_attack, ally + env.n_actions))
+            after += allies * env.n_actions
         lists = (
-            EntityList(f"{own_army}/state/ally_{ally}", allies, parts, present=0, dropped=attacks),
+            EntityList(f"{own_army}/state/{kind}", allies, parts, present=0, dropped=targeted),
             EntityList(f"{other_army}/state/enemy_{enemy}", enemies, ((first, enemy),), present=0),
         )
         time = ((after, after + 1),) if env.state_timestep_number else ()
