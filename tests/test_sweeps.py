@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarl_mkt.cli.jobs import composed
 from benchmarl_mkt.registry import device_of_job
 from tests.helpers import REPOSITORY, command
 
@@ -37,6 +38,17 @@ def test_the_sweep_of_smax_has_its_methods_teachers_first():
     assert methods[0] == "mkt_smax"
     others = {"mkt_smax_attention", "mkt_smax_entity", "mappo_smax_entity"}  # told in its head
     assert {*methods} | others == {method for method in METHODS if "smax" in method}
+
+
+def test_the_entity_methods_play_teams_of_different_sizes_with_one_network():
+    for method in ("mkt_smax_entity", "mappo_smax_entity"):
+        choices, plain = composed([f"+method={method}", "task=multitask/smax_sizes"])
+        assert {choices["model"], choices["model@critic_model"]} == {"multitask_entity"}
+        assert plain["model"] == plain["critic_model"]
+    choices, plain = composed(["+method=mkt_smax_entity", "task=multitask/smax_sizes"])
+    assert plain["algorithm"]["mixer"] == "vdn"  # qmix needs teams of one size
+    assert plain["algorithm"]["teacher"]["model"] == plain["model"]
+    assert plain["algorithm"]["annealing"]["end"] == 0
 
 
 def test_single_task_runs_cover_the_set():
