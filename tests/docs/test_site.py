@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers import REPOSITORY
-from tests.reporting.test_page import CHROMIUM, Browser
+from tests.reporting.browser import CHROMIUM, Browser
 
 SITE = REPOSITORY / "build" / "site"
 
