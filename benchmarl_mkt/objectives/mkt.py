@@ -181,14 +181,13 @@ class MktLoss(LossModule):
         choice of the next action and the student's policy.
         """
         batches = {task: self._unpack(task, tensordict.get(task)) for task in tasks}
-        is_init = batches[tasks[0]]["is_init"]
-        read = {task: None if is_init is not None else self._read(batches[task]) for task in tasks}
+        read = {task: self._read(batch) for task, batch in batches.items()}
         seen = {task: rows(batches[task]["observation"], read[task]) for task in tasks}
 
         def values(network: nn.Module) -> dict[str, Tensor]:  # [B, T+1, N, A]
-            of_rows = network(seen, is_init)
-            shape = {task: batches[task]["observation"].shape[:2] for task in tasks}
-            return {task: spread(of_rows[task], read[task], shape[task]) for task in tasks}
+            out = network(seen, batches[tasks[0]]["is_init"])
+            shapes = {task: batches[task]["observation"].shape[:2] for task in tasks}
+            return {task: spread(out[task], read[task], shapes[task]) for task in tasks}
 
         own = values(self._bound_network)
         if not self._has_td:
@@ -200,12 +199,13 @@ class MktLoss(LossModule):
         }
 
     def _read(self, batch: dict) -> Tensor | None:
-        """Places among [B, T+1] of the observations whose values are read; None, if of all.
+        """Places among [B, T+1] of the observations whose values are needed; None, if all are.
 
-        Those are of active steps and, in TD, what follows them.
+        They are those of active steps and, for TD, those that follow. A recurrent trunk reads whole
+        sequences.
         """
         active = batch["active"]
-        if not worthwhile(active):
+        if batch["is_init"] is not None or not worthwhile(active):
             return None
         read = nn.functional.pad(active, (0, 1))
         return places_of(read | nn.functional.pad(active, (1, 0)) if self._has_td else read)
