@@ -450,8 +450,9 @@ def explain(error: Exception, overrides: list[str]) -> str:
         more = "; --multirun says more of a sweep's file" if named else ""
         return f"{group}: missing; name one, such as {group}={_EXAMPLES.get(group, '...')}{more}"
     if text[0].startswith("Config group override must be"):
-        named = [o for o in overrides if re.fullmatch(r"[\w@/]+=([-\d.]+|null|true|false)", o)]
-        group = named[0].partition("=")[0] if named else "override"
+        no_name = re.compile(r"[\w@/]+=([-\d.]+|null|true|false)")
+        wrong = [override for override in overrides if no_name.fullmatch(override)]
+        group = wrong[0].partition("=")[0] if wrong else "override"
         return f"{group}: a group's choice is a name; choose one: {group}=NAME"
     if text[0].startswith("Could not override"):
         key = key or text[0].split("'")[1]

@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -182,11 +183,11 @@ class MktLoss(LossModule):
         """
         batches = {task: self._unpack(task, tensordict.get(task)) for task in tasks}
         read = {task: self._read(batch) for task, batch in batches.items()}
-        seen = {task: rows(batches[task]["observation"], read[task]) for task in tasks}
+        seen = {task: rows(batch["observation"], read[task]) for task, batch in batches.items()}
+        shapes = {task: batch["observation"].shape[:2] for task, batch in batches.items()}
 
         def values(network: nn.Module) -> dict[str, Tensor]:  # [B, T+1, N, A]
             out = network(seen, batches[tasks[0]]["is_init"])
-            shapes = {task: batches[task]["observation"].shape[:2] for task in tasks}
             return {task: spread(out[task], read[task], shapes[task]) for task in tasks}
 
         own = values(self._bound_network)
@@ -232,7 +233,7 @@ class MktLoss(LossModule):
             "q_tot": masked_mean(per_step, active),
         }
 
-    def _unpack(self, task: str, batch: TensorDictBase) -> dict[str, Tensor | None]:
+    def _unpack(self, task: str, batch: TensorDictBase) -> dict[str, Any]:
         entries = {
             name: batch.get(getattr(self.tensor_keys, name), None)
             for name in self._AcceptedKeys.__dataclass_fields__

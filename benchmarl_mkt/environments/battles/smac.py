@@ -117,7 +117,8 @@ class StarcraftClass(BattleClass):
         enemies, enemy = env.n_enemies, env.get_enemy_num_attributes()
         first, after = allies * ally, allies * ally + enemies * enemy
         parts: tuple[tuple[int, int], ...] = ((0, ally),)
-        kind, targeted = f"ally_{ally}", ()
+        kind = f"ally_{ally}"
+        targeted: tuple[int, ...] = ()
         if env.state_last_action:
             parts += ((after, env.n_actions),)
             kind += f"_{env.n_actions_no_attack}"
