@@ -111,10 +111,12 @@ def with_hydra(
             hydra.main(version_base=None, config_path=str(benchmarl_conf()), config_name="config")(
                 of_hydra
             )()
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
+        except (HydraException, OmegaConfBaseException) as error:
             if shown == "1":
                 raise
             raise ValueError(explain(error, arguments)) from error
+        except ValueError as error:
+            raise wrong_choice(error, arguments) from error.__cause__
         except ConnectionError as error:  # a plain one: Ray's launcher finds no cluster
             if type(error) is not ConnectionError:
                 raise
@@ -355,8 +357,10 @@ def composed(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         cfg = OmegaConf.masked_copy(cfg, KEYS)
         check_keys(cfg)
         plain = OmegaConf.to_container(cfg, resolve=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error, overrides)) from error
+    except ValueError as error:
+        raise wrong_choice(error, overrides) from error.__cause__
     return choices, plain
 
 
@@ -449,11 +453,6 @@ def explain(error: Exception, overrides: list[str]) -> str:
         named = flags & {"-cn", "--config-name"}  # Hydra hides what ails a sweep's
         more = "; --multirun says more of a sweep's file" if named else ""
         return f"{group}: missing; name one, such as {group}={_EXAMPLES.get(group, '...')}{more}"
-    if text[0].startswith("Config group override must be"):
-        no_name = re.compile(r"[\w@/]+=([-\d.]+|null|true|false)")
-        wrong = [override for override in overrides if no_name.fullmatch(override)]
-        group = wrong[0].partition("=")[0] if wrong else "override"
-        return f"{group}: a group's choice is a name; choose one: {group}=NAME"
     if text[0].startswith("Could not override"):
         key = key or text[0].split("'")[1]
         return f"{key}: unknown key; {_hint(key.rpartition('.')[2], _siblings(key, overrides))}"
@@ -464,6 +463,16 @@ def explain(error: Exception, overrides: list[str]) -> str:
     if isinstance(cause, ValidationError):
         return f"{key}: {reason.rstrip('.')}; give it such a value"
     return f"{key}: {reason}" if key else " ".join(text)
+
+
+def wrong_choice(error: ValueError, overrides: list[str]) -> ValueError:
+    """Name the group whose choice is no name, if Hydra's plain error says that; else return it."""
+    if not str(error).startswith("Config group override must be"):
+        return error
+    no_name = re.compile(r"[\w@/]+=([-\d.]+|null|true|false)")
+    wrong = [override for override in overrides if no_name.fullmatch(override)]
+    group = wrong[0].partition("=")[0] if wrong else "override"
+    return ValueError(f"{group}: a group's choice is a name; choose one: {group}=NAME")
 
 
 def _siblings(key: str, overrides: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from benchmarl_mkt.environments.leaves import Leaves, LeavesEnv, nest
 from benchmarl_mkt.models import EpsilonGreedyPolicy
-from benchmarl_mkt.objectives.active import places_of, rows, spread, worthwhile
+from benchmarl_mkt.objectives.active import active_places, rows, spread
 
 SUM = "episode_reward"  # as BenchMARL's transform calls the sum of an episode's rewards so far
 
@@ -66,8 +66,8 @@ class MultiTaskCollector:
         is_init = torch.cat([torch.ones_like(done[:, :1]), done[:, :-1]], 1)  # or the batch begins
         for task, teacher in self.teachers.items():
             active = batch.get(("active", task)).squeeze(-1)
-            may_skip = not getattr(teacher, "is_recurrent", True) and worthwhile(active)
-            places = places_of(active) if may_skip else None
+            whole = getattr(teacher, "is_recurrent", True)  # or it is not known
+            places = None if whole else active_places(active)
             seen = rows(batch.get((task, "observation")), places)
             values = teacher(seen, rows(is_init, places))
             batch.set((task, "teacher_values"), spread(values, places, active.shape))

@@ -19,6 +19,11 @@ def worthwhile(active: Tensor) -> bool:
     return active.device.type == "cpu" and 0 < 3 * int(active.sum()) <= 2 * active.numel()
 
 
+def active_places(active: Tensor) -> Tensor | None:
+    """Return where steps are ``active`` [B, T]; None, if all had better be computed."""
+    return places_of(active) if worthwhile(active) else None
+
+
 def rows(entries: Tensor, places: Tensor | None) -> Tensor:
     """Take [M, ...] of the entries [B, T, ...]; if ``places`` is None all, as they are."""
     return entries if places is None else entries.flatten(0, 1).index_select(0, places)

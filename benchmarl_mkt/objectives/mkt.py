@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from benchmarl_mkt.models.actions import chosen_values, greedy_actions
-from benchmarl_mkt.objectives.active import places_of, rows, spread, worthwhile
+from benchmarl_mkt.objectives.active import active_places, places_of, rows, spread, worthwhile
 from benchmarl_mkt.objectives.distillation import distillation_kl
 from benchmarl_mkt.objectives.td import (
     hysteretic_square,
@@ -213,7 +213,7 @@ class MktLoss(LossModule):
 
     def _task_terms(self, task: str, batch: dict, values: Tensor, target_values: Tensor) -> dict:
         active, state = batch["active"], batch["state"]
-        places = places_of(active) if worthwhile(active) else None
+        places = active_places(active)
 
         def mixed(network: nn.Module, chosen: Tensor, steps: slice) -> Tensor:
             state_now = None if state is None else rows(state[:, steps], places)

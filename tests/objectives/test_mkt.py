@@ -358,7 +358,8 @@ def test_idle_steps_are_left_out_and_nothing_else(mixer, td, monkeypatch):
         active[0], active[1, 2:], active[2, 1:4], active[3, :3] = False, False, False, False
         batch[task, "bootstrap"] = torch.rand(active.shape) < 0.8
     with monkeypatch.context() as patch:
-        patch.setattr("benchmarl_mkt.objectives.mkt.worthwhile", lambda active: False)
+        for module in ("mkt", "active"):
+            patch.setattr(f"benchmarl_mkt.objectives.{module}.worthwhile", lambda active: False)
         expected = whole(batch)
         expected["loss"].backward()
     for task in ("one", "two"):  # gradients of what is read would not be finite
